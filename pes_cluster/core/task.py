@@ -104,6 +104,23 @@ def check_task(task: Task[Any]) -> None:
     _check_step(name, task, theta, key)
 
 
+def state_shapes(task: Task[Any]) -> Any:
+    """Returns shapes and dtypes of one inner state, without running a traced task."""
+    key = jax.random.key(0)
+    if traits(task).host:
+        state = task.init(task.initial_theta(key), key)
+        return jax.tree.map(np.asarray, state)
+
+    def one(key: jax.Array) -> Any:
+        theta = task.initial_theta(key)
+        if not traits(task).batched:
+            return task.init(theta, key)
+        line = jax.tree.map(lambda x: jnp.asarray(x)[None], (theta, key))
+        return jax.tree.map(lambda x: x[0], task.init(*line))
+
+    return jax.eval_shape(one, key)
+
+
 def _check_theta(name: str, theta: Theta) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(theta)
     if not leaves:
@@ -139,7 +156,9 @@ def _check_step(name: str, task: Task[Any], theta: Theta, key: Any) -> None:
         )
     before, after = jax.tree.structure(state), jax.tree.structure(out[0])
     types = [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
-    if before != after or types != [(x.shape, x.dtype) for x in jax.tree.leaves(out[0])]:
+    if before != after or types != [
+        (x.shape, x.dtype) for x in jax.tree.leaves(out[0])
+    ]:
         raise TaskError(
             f"task {name}: step must return a state of the structure, shapes and "
             f"dtypes that init returns ({state} became {out[0]})"

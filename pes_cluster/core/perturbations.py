@@ -1,0 +1,78 @@
+"""Antithetic Gaussian perturbations from counter-based keys.
+
+A draw is named by (seed, pair_id, outer_step, ordinal), where the ordinal counts the draws
+that a pair makes within one window. So a perturbation can be made again anywhere from three
+integers: NRES and ES-Single store a draw's name instead of P numbers, and a shard that is
+rebuilt elsewhere meets the same noise.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from pes_cluster.core import keys
+from pes_cluster.core.task import Theta
+
+Sigma = Callable[[jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbations:
+    """Draws z ~ N(0, I); theta is perturbed to ``theta +- sigma(outer_step) z``.
+
+    Attributes:
+        seed: The run's seed.
+        sigma: The noise scale as a function of the outer step at which a draw was made. A
+            schedule stays unbiased because the accumulator sums z/sigma = eps/sigma^2 of
+            each draw, rather than dividing old noise by today's sigma^2.
+    """
+
+    seed: int
+    sigma: Sigma
+
+    def sample(self, pair_id: jax.Array, draw: jax.Array, theta: Theta) -> Theta:
+        """Returns z of shape [pairs, members, ...].
+
+        Args:
+            pair_id: Integers of shape [pairs].
+            draw: (outer_step, ordinal) of each draw, of shape [pairs, members, 2].
+            theta: Gives shapes and dtypes.
+        """
+        root = keys.stream(self.seed, keys.NOISE)
+        names = keys.folded(root, pair_id[:, None], draw[..., 0], draw[..., 1])
+        return jax.vmap(jax.vmap(lambda key: _normal(key, theta)))(names)
+
+    def thetas(self, theta: Theta, z: Theta, draw: jax.Array) -> Theta:
+        """Returns theta of both signs, of shape [pairs, 2, ...].
+
+        Both signs are formed as theta + (+-sigma z), so they are antithetic to the bit.
+        """
+        sigma = self.sigma(draw[..., 0])
+        signs = jnp.array([1.0, -1.0])
+
+        def perturb(leaf: jax.Array, noise: jax.Array) -> jax.Array:
+            scale = (sigma * signs).astype(leaf.dtype)
+            return leaf + scale.reshape(scale.shape + (1,) * jnp.ndim(leaf)) * noise
+
+        return jax.tree.map(perturb, theta, z)
+
+    def per_variance(self, z: Theta, draw: jax.Array) -> Theta:
+        """Returns ``eps / sigma^2 = z / sigma`` of each draw, shaped like z."""
+        inverse = 1.0 / self.sigma(draw[..., 0])
+
+        def divide(noise: jax.Array) -> jax.Array:
+            shape = inverse.shape + (1,) * (noise.ndim - inverse.ndim)
+            return noise * inverse.astype(noise.dtype).reshape(shape)
+
+        return jax.tree.map(divide, z)
+
+
+def _normal(key: jax.Array, theta: Theta) -> Theta:
+    leaves, structure = jax.tree.flatten(theta)
+    draws = [
+        jax.random.normal(jax.random.fold_in(key, index), jnp.shape(leaf), leaf.dtype)
+        for index, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, draws)

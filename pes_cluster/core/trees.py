@@ -1,0 +1,68 @@
+"""The little pytree arithmetic that the estimators need."""
+
+import hashlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Tree = Any
+
+
+def weighted_sum(weights: jax.Array, tree: Tree) -> Tree:
+    """Returns ``sum_pm weights[p, m] tree[p, m, ...]``, leaf by leaf.
+
+    Args:
+        weights: Array of shape [pairs, members].
+        tree: Leaves of shape [pairs, members, ...].
+    """
+
+    def reduce(leaf: jax.Array) -> jax.Array:
+        flat = leaf.reshape((weights.size, -1))
+        total = weights.reshape(-1).astype(leaf.dtype) @ flat
+        return total.reshape(leaf.shape[2:])
+
+    return jax.tree.map(reduce, tree)
+
+
+def select(condition: jax.Array, chosen: Tree, other: Tree) -> Tree:
+    """Chooses per trajectory: `condition` is broadcast from the left over each leaf."""
+
+    def choose(a: jax.Array, b: jax.Array) -> jax.Array:
+        extra = (1,) * (max(jnp.ndim(a), jnp.ndim(b)) - condition.ndim)
+        return jnp.where(condition.reshape(condition.shape + extra), a, b)
+
+    return jax.tree.map(choose, chosen, other)
+
+
+def norms(tree: Tree, lead: int) -> jax.Array:
+    """Returns the Euclidean norm over all axes behind the first `lead`, over all leaves."""
+    squares = [
+        jnp.sum(jnp.square(leaf), axis=tuple(range(lead, leaf.ndim)))
+        for leaf in jax.tree.leaves(tree)
+    ]
+    return jnp.sqrt(sum(squares[1:], squares[0]))
+
+
+def zeros(shapes: Tree, *lead: int) -> Tree:
+    """Returns zeros shaped like `shapes` behind the leading axes; keys become key 0."""
+
+    def zero(leaf: Any) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            keys = jax.random.key(0, impl=str(jax.random.key_impl(leaf)))
+            return jnp.broadcast_to(keys, (*lead, *leaf.shape))
+        return jnp.zeros((*lead, *leaf.shape), leaf.dtype)
+
+    return jax.tree.map(zero, shapes)
+
+
+def sha256(tree: Tree) -> str:
+    """Returns a hash of every leaf's path, dtype, shape and bytes, in path order."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        header = f"{jax.tree_util.keystr(path)}|{array.dtype}|{array.shape}|"
+        digest.update(header.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,59 @@
+"""The fields that the evolution strategies share: noise scales, and what is refused."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from pes_cluster.core.perturbations import Sigma
+
+
+@dataclasses.dataclass(frozen=True)
+class ExponentialDecay:
+    """``sigma(k) = max(initial * rate ** (k / every), minimum)`` at outer step k."""
+
+    initial: float
+    rate: float
+    every: int = 1
+    minimum: float = 0.0
+    type: Literal["exponential_decay"] = "exponential_decay"
+
+    def __post_init__(self) -> None:
+        if self.initial <= 0 or not 0 < self.rate <= 1 or self.every < 1:
+            raise ValueError(
+                "sigma: exponential_decay needs initial > 0, 0 < rate <= 1 and every >= 1"
+            )
+
+    def __call__(self, outer_step: jax.Array) -> jax.Array:
+        decayed = self.initial * self.rate ** (outer_step / self.every)
+        return jnp.maximum(jnp.asarray(decayed, jnp.float32), self.minimum)
+
+
+def sigma_function(sigma: float | ExponentialDecay) -> Sigma:
+    """Returns the noise scale as a function of the outer step."""
+    if isinstance(sigma, ExponentialDecay):
+        return sigma
+    return lambda outer_step: jnp.full(jnp.shape(outer_step), sigma, jnp.float32)
+
+
+def check_evolution(recipe: Any) -> None:
+    """Refuses impossible fields of an evolution strategy.
+
+    Raises:
+        ValueError: One line that begins with the field's name.
+    """
+    particles = recipe.num_particles
+    if particles < 2 or particles % 2:
+        raise ValueError(
+            f"num_particles: {particles} is not allowed; N counts both signs of each "
+            "antithetic pair, so it must be even and at least 2"
+        )
+    length = getattr(recipe, "truncation_length", 1)
+    if length < 1:
+        raise ValueError(f"truncation_length: {length} must be at least 1")
+    if not isinstance(recipe.sigma, ExponentialDecay) and not recipe.sigma > 0:
+        raise ValueError(f"sigma: {recipe.sigma} must be greater than 0")
+    block = recipe.pairs_per_block
+    if block is not None and block < 1:
+        raise ValueError(f"pairs_per_block: {block} must be at least 1")

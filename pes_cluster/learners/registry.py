@@ -1,0 +1,5 @@
+"""The online learners by name; a class is imported when its name is used."""
+
+LEARNERS: dict[str, str] = {
+    "least_mean_squares": "pes_cluster.learners.least_mean_squares:LeastMeanSquares",
+}
