@@ -1,9 +1,9 @@
 """Blocks: the unit of compute, of movement between shards, and of reduction.
 
-A block is a fixed set of pairs (or of replicas, or of whole learners). Every block of a run
-is advanced by the same compiled function of the same shapes, and the driver adds the blocks'
-reports in block order; so the result of a run does not depend on which shard owns which
-block. Blocks are never vmapped together: that changes bits.
+A block is a fixed set of pairs (or of replicas, or of whole learners). Every block of a
+run is advanced by the same compiled function of the same shapes, and the driver adds
+the blocks' reports in block order; so the result of a run does not depend on which
+shard owns which block. Blocks are never vmapped together: that changes bits.
 """
 
 import dataclasses
@@ -23,10 +23,11 @@ class Report:
     """What a block tells the driver after one window.
 
     Attributes:
-        gradient: The weighted sum over the block's particles, shaped like theta (not yet
-            divided by `weight`); None from a learner block.
+        gradient: The weighted sum over the block's particles, shaped like theta (not
+            yet divided by `weight`); None from a learner block.
         weight: Scalar, how many particles stand behind the sums.
-        sums: Scalars that the driver adds and divides by the total weight ("loss", ...).
+        sums: Scalars that the driver adds and divides by the total weight ("loss",
+            ...).
         counts: Integer scalars that the driver adds ("inner_steps", "nonfinite", ...).
     """
 
@@ -43,8 +44,8 @@ class ScoredSteps(NamedTuple):
         score: ``(theta, block, outer_step) -> (block, scores[pairs, 2], Report)``; the
             report's gradient is None.
         weighted_sum: ``(theta, block, weights[pairs, 2]) -> gradient sum``.
-        shape: ``(scores[all_pairs, 2], mask[all_pairs]) -> weights[all_pairs, 2]``; pure
-            numpy, run by the driver.
+        shape: ``(scores[all_pairs, 2], mask[all_pairs]) -> weights[all_pairs, 2]``;
+            pure numpy, run by the driver.
     """
 
     score: Callable[[Theta, BlockState, Any], tuple[BlockState, jax.Array, Report]]
@@ -53,14 +54,16 @@ class ScoredSteps(NamedTuple):
 
 
 class BlockProgram(NamedTuple):
-    """A run's inner loop as pure functions, built from a task and an estimator or learner.
+    """A run's inner loop as pure functions, built from a task and an estimator.
 
     Attributes:
         num_blocks: How many blocks the run has; depends on the configuration alone.
         init: ``(theta, block_index) -> block``; a block before its first window.
-        advance: ``(theta, block, outer_step) -> (block, Report)``; one window at one theta.
+        advance: ``(theta, block, outer_step) -> (block, Report)``; one window at one
+            theta.
         scored: The two-step form, or None where shaping is the identity.
-        jittable: False for host tasks, whose `advance` compiles its own numerical parts.
+        jittable: False for host tasks, whose `advance` compiles its own numerical
+            parts.
     """
 
     num_blocks: int

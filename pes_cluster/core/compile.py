@@ -12,13 +12,14 @@ def compiled(
 ) -> Callable[..., Any]:
     """Compiles a function once, with the arrays it closes over lifted to arguments.
 
-    A task reads its images as a closed-over array; under a plain `jit` 50,000 of them would
-    be written into the program text (78 MB, and as much in every key of the compilation
-    cache). Lifted, they are one shared buffer.
+    A task reads its images as a closed-over array; under a plain `jit` 50,000 of them
+    would be written into the program text (78 MB, and as much in every key of the
+    compilation cache). Lifted, they are one shared buffer.
 
     Args:
         function: Pure, traceable.
-        *example: Arguments of the shapes and dtypes to compile for; values are not used.
+        *example: Arguments of the shapes and dtypes to compile for; values are not
+        used.
         donate: Positions of the arguments whose buffers the call may reuse.
 
     Returns:

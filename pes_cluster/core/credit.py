@@ -1,11 +1,11 @@
 """Credit: which perturbations answer for which losses. One pure function for all tasks.
 
-With eps constant within a segment of a window, every step of the segment is credited with
-the accumulator in force::
+With eps constant within a segment of a window, every step of the segment is credited
+with the accumulator in force::
 
-    accumulator <- eps / sigma^2                  where an episode begins with the segment
-    accumulator <- accumulator + eps / sigma^2    where a new eps is drawn inside an episode
-    gradient    += sum_members  sign * accumulator * sum_{steps of the segment} loss
+    accumulator <- eps / sigma^2                where an episode begins
+    accumulator <- accumulator + eps / sigma^2  where eps is drawn inside an episode
+    gradient    += sum_members sign * accumulator * sum_{steps of the segment} loss
 
 So the terminal step is still credited to the old accumulator and what follows it in the
 window only to the perturbation it saw (PES; Vicol et al. 2021, Algorithm 2, extended to
@@ -35,7 +35,8 @@ def telescope(unrolled: Unrolled, previous: jax.Array) -> tuple[Unrolled, jax.Ar
     ``p_k xi_k - p_{k-1} xi_{k-1}``.
 
     Args:
-        unrolled: Values at the window's last step and wherever an episode ended, [P, M, K].
+        unrolled: Values at the window's last step and wherever an episode ended, [P, M,
+            K].
         previous: p_{k-1}, [P, M]; 0 at the begin of an episode.
 
     Returns:
@@ -133,8 +134,8 @@ class CreditRule:
             first: What `start` returned.
 
         Returns:
-            The gradient summed over members and active pairs (not yet divided by N), and
-            the credit at the window's end.
+            The gradient summed over members and active pairs (not yet divided by N),
+            and the credit at the window's end.
         """
         inner_step, outer_step = clocks
         line = timeline(

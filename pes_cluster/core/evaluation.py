@@ -15,8 +15,8 @@ def evaluator(
 ) -> Callable[[Theta, jax.Array], Any]:
     """Returns ``(theta, key) -> loss`` of one episode from its begin.
 
-    A task with an `evaluate` of its own is asked; else the episode's step losses are summed
-    (or its final loss taken) up to `episode_length` or the task's own end.
+    A task with an `evaluate` of its own is asked; else the episode's step losses are
+    summed (or its final loss taken) up to `episode_length` or the task's own end.
 
     Raises:
         TaskError: The task's episodes never end and it has no `evaluate`.
@@ -26,8 +26,8 @@ def evaluator(
         return trait.evaluate
     if task.episode_length is None:
         raise TaskError(
-            f"task {type(task).__name__} never ends (episode_length: None), so it needs "
-            "a method evaluate(theta, key) -> loss"
+            f"task {type(task).__name__} never ends (episode_length: None), so it "
+            "needs a method evaluate(theta, key) -> loss"
         )
     run = _host_episode if trait.host else _episode
     return lambda theta, key: run(task, objective, theta, key)
@@ -48,7 +48,8 @@ def _episode(task: Task[Any], objective: str, theta: Theta, key: jax.Array) -> A
         state, alive, total = carry
         out = task.step(thetas, state, batch(jax.random.fold_in(steps, index)))
         total = total + jnp.where(alive, jnp.sum(out[1]), 0)
-        # After its own end an episode's state is frozen, so that final_loss sees the end.
+        # After its own end an episode's state is frozen, so that final_loss sees the
+        # end.
         after = jax.tree.map(lambda a, b: jnp.where(alive, a, b), out[0], state)
         if trait.terminates:
             alive = alive & ~jnp.any(out[2])

@@ -1,7 +1,8 @@
 """The inner loop for host tasks: simulators in numpy, particle by particle.
 
-The same window as `core.unroll`: clocks, resets, perturbations inside and the final-loss
-objective follow the same rules, so that credit is the same function for both.
+The same window as `core.unroll`: clocks, resets, perturbations inside and the
+final-loss objective follow the same rules, so that credit is the same function for
+both.
 """
 
 import dataclasses
@@ -27,7 +28,8 @@ def host_unroll(
 ) -> tuple[Trajectories, Unrolled]:
     """Advances trajectories of a host task by K inner steps; see `core.unroll.unroll`.
 
-    States are pytrees of numpy arrays. The arrays that are passed in are not written to.
+    States are pytrees of numpy arrays. The arrays that are passed in are not written
+    to.
     """
     inner_step = np.array(trajectories.inner_step)
     episode = np.array(trajectories.episode)

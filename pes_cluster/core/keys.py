@@ -1,4 +1,4 @@
-"""Counter-based random keys: what is drawn depends on who asks and when, never on where.
+"""Counter-based random keys: a draw depends on who asks and when, never on where.
 
 Each purpose has a stream of its own, so that a perturbation never shares bits with a
 minibatch. Within a stream a key is folded from integers that name the draw.
@@ -50,10 +50,10 @@ class DataKeys:
     """Who shares initial states and minibatches; independent of every perturbation.
 
     Both signs of a pair always share them (common random numbers). ``pair``: keyed by
-    (pair, episode, inner step), so that signs whose episodes end apart meet the same data
-    at the same inner step. ``block`` and ``run``: one minibatch for all at (outer step,
-    step in the window), which keeps minibatches unbatched and the first layer of a network
-    one big matrix product.
+    (pair, episode, inner step), so that signs whose episodes end apart meet the same
+    data at the same inner step. ``block`` and ``run``: one minibatch for all at (outer
+    step, step in the window), which keeps minibatches unbatched and the first layer of
+    a network one big matrix product.
     """
 
     seed: int

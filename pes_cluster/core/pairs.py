@@ -18,10 +18,11 @@ class Trajectories:
 
     Attributes:
         state: The task's inner states, leaves of shape [P, M, ...].
-        inner_step: Steps taken in the current episode, [P, M]; 0 means that the episode is
-            still to be begun, with the theta of its first step.
+        inner_step: Steps taken in the current episode, [P, M]; 0 means that the episode
+            is still to be begun, with the theta of its first step.
         episode: Ordinal of the current episode, [P, M].
-        objective: Last value of the final-loss objective, [P, M]; 0 at an episode's begin.
+        objective: Last value of the final-loss objective, [P, M]; 0 at an episode's
+            begin.
     """
 
     state: Any
@@ -38,9 +39,10 @@ class Credit:
     Attributes:
         draw: Name (outer_step, ordinal) of the perturbation in force, [P, M, 2].
         accumulator: ``sum eps / sigma^2`` over the draws of the episode (the paper's
-            xi / sigma^2), leaves [P, M, ...]; None where the estimator keeps none. Stored
-            with the positive member's sign. It is cleared when the next episode begins, so
-            that after a window it still is the direction of the window's last step.
+            xi / sigma^2), leaves [P, M, ...]; None where the estimator keeps none.
+            Stored with the positive member's sign. It is cleared when the next episode
+            begins, so that after a window it still is the direction of the window's
+            last step.
     """
 
     draw: jax.Array

@@ -1,9 +1,9 @@
 """Antithetic Gaussian perturbations from counter-based keys.
 
-A draw is named by (seed, pair_id, outer_step, ordinal), where the ordinal counts the draws
-that a pair makes within one window. So a perturbation can be made again anywhere from three
-integers: NRES and ES-Single store a draw's name instead of P numbers, and a shard that is
-rebuilt elsewhere meets the same noise.
+A draw is named by (seed, pair_id, outer_step, ordinal), where the ordinal counts the
+draws that a pair makes within one window. So a perturbation can be made again anywhere
+from three integers: NRES and ES-Single store a draw's name instead of P numbers, and a
+shard that is rebuilt elsewhere meets the same noise.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ class Perturbations:
 
     Attributes:
         seed: The run's seed.
-        sigma: The noise scale as a function of the outer step at which a draw was made. A
-            schedule stays unbiased because the accumulator sums z/sigma = eps/sigma^2 of
-            each draw, rather than dividing old noise by today's sigma^2.
+        sigma: The noise scale as a function of the outer step at which a draw was made.
+            A schedule stays unbiased because the accumulator sums z/sigma = eps/sigma^2
+            of each draw, rather than dividing old noise by today's sigma^2.
     """
 
     seed: int

@@ -2,23 +2,23 @@
 
 A task is a frozen dataclass whose fields are its configuration. Its methods are pure::
 
-    initial_theta(key) -> theta            meta-parameters, any pytree of floating arrays
-    init(theta, key) -> state              the first inner state of an episode
-    step(theta, state, key) -> (state, loss)            or, if `terminates`,
+    initial_theta(key) -> theta       meta-parameters, a pytree of floating arrays
+    init(theta, key) -> state         the first inner state of an episode
+    step(theta, state, key) -> (state, loss)          or, if `terminates`,
     step(theta, state, key) -> (state, loss, done)
 
-Losses are summed over a window and minimised (reinforcement learning: minus the reward).
-`episode_length` is T; None means that an episode never ends.
+Losses are summed over a window and minimised (reinforcement learning: minus the
+reward). `episode_length` is T; None means that an episode never ends.
 
 Optional class attributes and methods, read once through `traits`:
 
-==================  ==========================================================================
-``terminates``      episodes may end by themselves; `step` also returns a boolean `done`
-``host``            numpy code (a simulator): called particle by particle, never traced
-``batched``         `init` and `step` take a leading batch axis on every argument themselves
-``final_loss``      ``(theta, state, key) -> loss``, the objective of ``objective: final``
-``evaluate``        ``(theta, key) -> loss``, when evaluation is not one full episode's loss
-==================  ==========================================================================
+==============  ==================================================================
+``terminates``  episodes may end by themselves; `step` also returns a boolean `done`
+``host``        numpy code (a simulator): called trajectory by trajectory, not traced
+``batched``     `init` and `step` take a leading batch axis on every argument
+``final_loss``  ``(theta, state, key) -> loss``, the objective of ``objective: final``
+``evaluate``    ``(theta, key) -> loss``, where it is not one full episode's loss
+==============  ==================================================================
 """
 
 import dataclasses

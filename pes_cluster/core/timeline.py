@@ -1,7 +1,7 @@
 """When perturbations change and episodes begin, as seen from a pair's clock.
 
-The same rule serves every estimator of the family, inside the unroll and afterwards in the
-credit, for JAX and for host tasks.
+The same rule serves every estimator of the family, inside the unroll and afterwards in
+the credit, for JAX and for host tasks.
 """
 
 import dataclasses
@@ -22,10 +22,11 @@ class Window:
         episode_length: T, or None where an episode never ends by the clock.
         noise_period: A perturbation lasts one window (PES), one episode (NRES), or this
             many inner steps of the episode (GPES).
-        terminates: Episodes may end by themselves, so the members of a pair may end apart.
+        terminates: Episodes may end by themselves, so the members of a pair may end
+            apart.
         staggered: First episodes are cut short, to spread the pairs' phases.
-        single_episode: Every window is one episode from its begin (full ES): what follows
-            its end inside the window is masked.
+        single_episode: Every window is one episode from its begin (full ES): what
+            follows its end inside the window is masked.
         objective: ``sum`` of the step losses, or the ``final`` loss by telescoping.
     """
 
@@ -121,6 +122,7 @@ def timeline(window: Window, inner_step: jax.Array, ended: jax.Array) -> Timelin
     borders = (begins | changes).at[..., 0].set(False)
     segment = jnp.cumsum(borders, axis=-1)
     if window.noise_period == "window":
-        # All episodes begun inside the window are credited with the same eps (rule 3.4).
+        # All episodes begun inside the window are credited with the same eps (rule
+        # 3.4).
         segment = jnp.minimum(segment, 1)
     return Timeline(begins, changes, jnp.cumsum(changes, axis=-1) - 1, segment)

@@ -37,7 +37,7 @@ def select(condition: jax.Array, chosen: Tree, other: Tree) -> Tree:
 
 
 def norms(tree: Tree, lead: int) -> jax.Array:
-    """Returns the Euclidean norm over all axes behind the first `lead`, over all leaves."""
+    """Returns the Euclidean norm over all leaves and all axes but the first `lead`."""
     squares = [
         jnp.sum(jnp.square(leaf), axis=tuple(range(lead, leaf.ndim)))
         for leaf in jax.tree.leaves(tree)

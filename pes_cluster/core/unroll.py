@@ -1,4 +1,4 @@
-"""The one inner loop: K steps of many trajectories, with resets and perturbations inside.
+"""The one inner loop: K steps of many trajectories, resets and perturbations inside.
 
 Nothing else calls a JAX task. The loop knows neither estimators nor gradients; it is
 differentiable in theta, so the gradient baselines use it too.
@@ -23,8 +23,8 @@ class ThetaSource(NamedTuple):
 
     Attributes:
         start: Whatever the source carries from step to step (perturbations).
-        at: ``(carry, inner_step, position) -> (carry, thetas)``, thetas with leading axes
-            [P, M], either of them 1 where it is shared.
+        at: ``(carry, inner_step, position) -> (carry, thetas)``, thetas with leading
+            axes [P, M], either of them 1 where it is shared.
     """
 
     start: Any
@@ -42,8 +42,8 @@ class Unrolled:
     """What the steps of a window returned, [P, M, K].
 
     Attributes:
-        losses: Loss of each step; under ``objective: final`` the objective's value at the
-            last step of the window or of an episode, and 0 elsewhere.
+        losses: Loss of each step; under ``objective: final`` the objective's value at
+            the last step of the window or of an episode, and 0 elsewhere.
         ended: Whether the episode ended with the step.
     """
 
@@ -69,9 +69,9 @@ def unroll(
 ) -> tuple[Trajectories, Unrolled]:
     """Advances trajectories by K inner steps.
 
-    An episode is begun lazily, when its first step is due, so that its initial state sees
-    the theta which that step sees. Where resets can fall only on the window's first step
-    the test for them is made once.
+    An episode is begun lazily, when its first step is due, so that its initial state
+    sees the theta which that step sees. Where resets can fall only on the window's
+    first step the test for them is made once.
     """
     shape = trajectories.inner_step.shape
     trait = traits(task)

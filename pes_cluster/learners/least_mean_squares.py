@@ -1,13 +1,14 @@
 """Least mean squares on a random linear stream: the smallest whole learner in a block.
 
-Widrow and Hoff 1960. Every seed follows a stream of its own, y_t = w* . x_t, and updates
-its weights at every observation::
+Widrow and Hoff 1960. Every seed follows a stream of its own, y_t = w* . x_t, and
+updates its weights at every observation::
 
     w <- w + learning_rate (y_t - w . x_t) x_t
 
-Its purpose is to show a learner block: weights, stream position and key live in the block,
-one window is one scan of `steps_per_report` updates, and nothing goes through the driver.
-The mean squared error falls as (1 - 2 lr + (d + 2) lr^2)^t for x ~ N(0, I) in d dimensions.
+Its purpose is to show a learner block: weights, stream position and key live in the
+block, one window is one scan of `steps_per_report` updates, and nothing goes through
+the driver. The mean squared error falls as (1 - 2 lr + (d + 2) lr^2)^t for x ~ N(0, I)
+in d dimensions.
 """
 
 import dataclasses
@@ -64,7 +65,7 @@ class LeastMeanSquares:
             raise ValueError(f"learning_rate: {self.learning_rate} must be positive")
 
     def build(self, task: Any, seed: int) -> BlockProgram:
-        """Returns the block program; the stream is the learner's own, `task` is None."""
+        """Returns the block program; the stream is its own, `task` is None."""
         del task
         size = min(pairs_per_block(self.num_seeds), self.num_seeds)
         stream = keys.stream(seed, keys.DATA)

@@ -5,8 +5,8 @@ Williams and Peng 1990. The state that enters a window is a constant::
     g = mean_i d/dtheta sum_{K steps of the window} L_t(s_t; theta)
 
 Letters: K `truncation_length`; N `num_particles` unperturbed trajectories. With
-`window_loss: last` only the window's last loss is differentiated (the influence-balancing
-experiment of Vicol et al. 2021).
+`window_loss: last` only the window's last loss is differentiated (the
+influence-balancing experiment of Vicol et al. 2021).
 
 Bias: that of truncation, unless K = T. Variance: only the data's. Cost per step: N K
 forward and backward steps; memory N K |s| within a window, N |s| between.

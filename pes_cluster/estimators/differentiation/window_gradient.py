@@ -44,7 +44,7 @@ class Replicas:
 
 @dataclasses.dataclass(frozen=True)
 class WindowGradient:
-    """``g = mean_i d/dtheta sum_{K steps} L_t(s_t; theta)``, the incoming state constant.
+    """``g = mean_i d/dtheta sum_{K steps} L_t(s_t; theta)``, incoming state constant.
 
     Attributes:
         num_particles: How many independent trajectories are averaged.

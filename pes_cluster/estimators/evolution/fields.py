@@ -22,7 +22,7 @@ class ExponentialDecay:
     def __post_init__(self) -> None:
         if self.initial <= 0 or not 0 < self.rate <= 1 or self.every < 1:
             raise ValueError(
-                "sigma: exponential_decay needs initial > 0, 0 < rate <= 1 and every >= 1"
+                "sigma: exponential_decay needs initial > 0, 0 < rate <= 1, every >= 1"
             )
 
     def __call__(self, outer_step: jax.Array) -> jax.Array:

@@ -4,12 +4,12 @@ Every estimate unrolls a whole episode from its begin (K = T)::
 
     g = 1/(N sigma^2) sum_i eps_i L_i(theta + eps_i; T steps)
 
-The classic of Rechenberg (1973), in the antithetic form of Salimans et al. 2017. Letters:
-as in PES. An episode that ends by itself ends the estimate; the rest of the window counts
-nothing.
+The classic of Rechenberg (1973), in the antithetic form of Salimans et al. 2017.
+Letters: as in PES. An episode that ends by itself ends the estimate; the rest of the
+window counts nothing.
 
-Bias: none for the smoothed loss E_eps L(theta + eps). Cost per step: N T inner steps, of
-which T are sequential; nothing is kept between estimates.
+Bias: none for the smoothed loss E_eps L(theta + eps). Cost per step: N T inner steps,
+of which T are sequential; nothing is kept between estimates.
 """
 
 import dataclasses

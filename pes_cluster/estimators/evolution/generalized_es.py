@@ -1,8 +1,8 @@
 """The one evolution strategy behind all named variants.
 
-A window of K steps, a noise period, an accumulator or none, and a state that is carried on
-by each particle (`own`) or by the unperturbed theta (`mean`). With eps' = the accumulated
-perturbation xi where `accumulate`, else the perturbation in force::
+A window of K steps, a noise period, an accumulator or none, and a state that is carried
+on by each particle (`own`) or by the unperturbed theta (`mean`). With eps' = the
+accumulated perturbation xi where `accumulate`, else the perturbation in force::
 
     g = 1/(N sigma^2) sum_i eps'_i L_i          over the N = 2 x pairs particles
 
@@ -84,8 +84,8 @@ class GeneralizedES:
         length = self.truncation_length or task.episode_length
         if length is None:
             raise TaskError(
-                f"task {type(task).__name__} never ends (episode_length: None), so full "
-                "episodes cannot be unrolled; choose an estimator with a "
+                f"task {type(task).__name__} never ends (episode_length: None), so "
+                "full episodes cannot be unrolled; choose an estimator with a "
                 "truncation_length"
             )
         if task.episode_length is not None and length > task.episode_length:
@@ -125,8 +125,8 @@ class _Windows:
         if es.shaping is not None and not window.one_segment:
             raise ValueError(
                 "shaping: scores can be shaped only where every window lies within one "
-                "episode and one perturbation (truncation_length divides episode_length, "
-                "or full episodes)"
+                "episode and one perturbation (truncation_length divides "
+                "episode_length, or full episodes)"
             )
 
     def program(self) -> BlockProgram:
@@ -217,7 +217,7 @@ class _Windows:
         return after, seen, clocks, first
 
     def _members(self, carried: Trajectories) -> Trajectories:
-        """Both members' trajectories at the window's start: own, or forked from the mean."""
+        """Both members' trajectories at the start: own, or forked from the mean."""
         shape = (self.block_size, 2)
         return jax.tree.map(
             lambda x: jnp.broadcast_to(x, (*shape, *x.shape[2:])), carried
@@ -251,7 +251,7 @@ class _Windows:
         clocks: tuple[jax.Array, jax.Array],
         first: tuple[Theta, jax.Array],
     ) -> ThetaSource:
-        """Theta of both members at every step; redrawn inside only where that can be."""
+        """Theta of both members at every step, redrawn inside where that can be."""
         perturbations, kept = self.rule.perturbations, self.rule.members
         z, draw = first
         if not self.window.changes_inside:

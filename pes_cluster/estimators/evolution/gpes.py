@@ -1,14 +1,14 @@
 """Generalized Persistent Evolution Strategies.
 
-Li et al., NeurIPS 2023 (see `nres`): the family between PES and NRES. A perturbation lasts
-`noise_period` inner steps of its episode, counted from the episode's begin; the switch may
-fall inside a window::
+Li et al., NeurIPS 2023 (see `nres`): the family between PES and NRES. A perturbation
+lasts `noise_period` inner steps of its episode, counted from the episode's begin; the
+switch may fall inside a window::
 
     every c steps: eps_i ~ N(0, sigma^2 I), xi_i += eps_i
     g = 1/(N sigma^2) sum_i sum_steps xi_i(step) L_i(step)
 
-Letters: c `noise_period` (the paper's K), K `truncation_length` (the paper's W). c = K is
-PES where K divides T; c >= T is NRES.
+Letters: c `noise_period` (the paper's K), K `truncation_length` (the paper's W). c = K
+is PES where K divides T; c >= T is NRES.
 
 Bias: none, at fixed theta, for the loss smoothed with independent noise every c steps.
 Cost: as PES.

@@ -15,9 +15,9 @@ class Shaping:
     """A named shaping of the scores of one window.
 
     Attributes:
-        type: ``centered_ranks`` (Salimans et al. 2017): ranks over all 2 x pairs scores,
-            spread evenly over [-0.5, 0.5]. ``divide_by_std`` (Mania et al. 2018): scores
-            divided by their standard deviation.
+        type: ``centered_ranks`` (Salimans et al. 2017): ranks over all 2 x pairs
+            scores, spread evenly over [-0.5, 0.5]. ``divide_by_std`` (Mania et al.
+            2018): scores divided by their standard deviation.
     """
 
     type: Literal["centered_ranks", "divide_by_std"]
