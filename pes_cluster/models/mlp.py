@@ -1,0 +1,41 @@
+"""A multi-layer perceptron with ReLU units, as a list of layers."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Layer(NamedTuple):
+    """One affine map: `weight` [inputs, outputs] and `bias` [outputs]."""
+
+    weight: jax.Array
+    bias: jax.Array
+
+
+def init(key: jax.Array, sizes: Sequence[int]) -> list[Layer]:
+    """Returns layers between consecutive `sizes`, in float32; the key is consumed.
+
+    LeCun's initialisation: weights are truncated normal (at two standard deviations) with
+    standard deviation 1/sqrt(inputs) before truncation, biases are zero.
+    """
+    keys = jax.random.split(key, len(sizes) - 1)
+    return [
+        _layer(key, inputs, outputs)
+        for key, inputs, outputs in zip(keys, sizes[:-1], sizes[1:], strict=True)
+    ]
+
+
+def apply(layers: Sequence[Layer], inputs: jax.Array) -> jax.Array:
+    """Maps inputs [..., sizes[0]] to logits [..., sizes[-1]]; no ReLU on the last layer."""
+    *hidden, last = layers
+    for layer in hidden:
+        inputs = jax.nn.relu(inputs @ layer.weight + layer.bias)
+    return inputs @ last.weight + last.bias
+
+
+def _layer(key: jax.Array, inputs: int, outputs: int) -> Layer:
+    scale = jnp.float32(inputs) ** -0.5
+    normal = jax.random.truncated_normal(key, -2, 2, (inputs, outputs), jnp.float32)
+    return Layer(normal * scale, jnp.zeros(outputs, jnp.float32))

@@ -1,0 +1,56 @@
+"""The idx format of MNIST: a big-endian header (magic number, sizes), then bytes."""
+
+import gzip
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from pes_cluster.core.task import TaskError
+
+_UNSIGNED_BYTE = 0x08  # Third byte of the magic number; the fourth counts dimensions.
+
+
+class DatasetError(TaskError):
+    """Data that is absent or damaged; the message is one line that says what to do."""
+
+
+def unpacked(path: Path, raw: bytes) -> bytes:
+    """Returns `raw`, decompressed if the file's name ends in .gz.
+
+    Raises:
+        DatasetError: The stream is damaged or cut short; names the file.
+    """
+    if path.suffix != ".gz":
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (OSError, EOFError) as error:
+        raise DatasetError(f"{path}: not a whole gzip file ({error})") from error
+
+
+def parse(path: Path, content: bytes, dimensions: int) -> np.ndarray:
+    """Returns the uint8 array in an unpacked idx file.
+
+    Args:
+        path: Only named in errors.
+        content: The whole unpacked file.
+        dimensions: How many the array must have: 3 for images, 1 for labels.
+
+    Raises:
+        DatasetError: Another magic number, or not as many bytes as the header announces.
+    """
+    header = 4 + 4 * dimensions
+    if len(content) < header:
+        raise DatasetError(f"{path}: {len(content)} bytes, too short for an idx header")
+    magic, *shape = struct.unpack(f">{1 + dimensions}i", content[:header])
+    expected = (_UNSIGNED_BYTE << 8) | dimensions
+    if magic != expected:
+        raise DatasetError(f"{path}: idx magic number {magic}, expected {expected}")
+    if min(shape) < 0 or len(content) - header != math.prod(shape):
+        raise DatasetError(
+            f"{path}: holds {len(content) - header} bytes of data, "
+            f"its header announces {' x '.join(map(str, shape))}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
