@@ -13,6 +13,7 @@ episodes that end inside a window). Estimators without an accumulator use eps / 
 """
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,28 @@ from pes_cluster.core.pairs import Credit
 from pes_cluster.core.perturbations import Perturbations
 from pes_cluster.core.task import Theta
 from pes_cluster.core.timeline import Timeline, Window, timeline
-from pes_cluster.core.unroll import Unrolled
+from pes_cluster.core.unroll import Identity, Unrolled
 
 SIGNS = (1.0, -1.0)
+
+
+class Draw(NamedTuple):
+    """Perturbations in force: z, leaves [P, M, ...], and their names, [P, M, 2]."""
+
+    z: Theta
+    name: jax.Array
+
+
+class _Seen(NamedTuple):
+    """What a window showed, for all its segments."""
+
+    identity: Identity
+    theta: Theta
+    timeline: Timeline
+    losses: jax.Array
+
+
+_Running = tuple[Theta, Credit]
 
 
 def telescope(unrolled: Unrolled, previous: jax.Array) -> tuple[Unrolled, jax.Array]:
@@ -86,93 +106,61 @@ class CreditRule:
         return self.perturbations.per_variance(z, credit.draw)
 
     def start(
-        self,
-        pair_id: jax.Array,
-        theta: Theta,
-        credit: Credit,
-        line: tuple[jax.Array, ...],
-    ) -> tuple[Theta, jax.Array]:
-        """The perturbation of the window's first step.
-
-        Args:
-            pair_id: [P].
-            theta: Gives shapes.
-            credit: At the window's start.
-            line: (inner_step [P, M], outer_step).
-
-        Returns:
-            z, leaves [P, M, ...], and its name, [P, M, 2].
-        """
-        inner_step, outer_step = line
+        self, identity: Identity, theta: Theta, credit: Credit, inner_step: jax.Array
+    ) -> Draw:
+        """The perturbation of the window's first step; `inner_step` is [P, M]."""
         changed = self.window.changes(inner_step, jnp.int32(0))
-        draw = renamed(credit.draw, changed, outer_step, jnp.zeros_like(inner_step))
+        first = jnp.zeros_like(inner_step)
+        name = renamed(credit.draw, changed, identity.outer_step, first)
         if self.window.noise_period == "window":
-            draw = draw[
-                :, :1
-            ]  # Both members share the draw, whenever their episodes end.
-        return self.perturbations.sample(pair_id, draw, theta), draw
+            name = name[:, :1]  # Both members share it, whenever their episodes end.
+        return Draw(self.perturbations.sample(identity.pair_id, name, theta), name)
 
     def assign(
         self,
-        pair_id: jax.Array,
-        active: jax.Array,
+        identity: Identity,
         theta: Theta,
         credit: Credit,
-        clocks: tuple[jax.Array, jax.Array],
+        inner_step: jax.Array,
         unrolled: Unrolled,
-        first: tuple[Theta, jax.Array],
+        first: Draw,
     ) -> tuple[Theta, Credit]:
         """Credits the losses of one window.
 
         Args:
-            pair_id: [P].
-            active: False for padding, [P].
+            identity: Of the pairs.
             theta: Gives shapes.
             credit: At the window's start.
-            clocks: (inner_step at the window's start [P, M], outer_step).
-            unrolled: Losses and ends, [P, 2, K].
+            inner_step: Clocks at the window's start, [P, M].
+            unrolled: Losses (0 for inactive pairs) and ends, [P, 2, K].
             first: What `start` returned.
 
         Returns:
-            The gradient summed over members and active pairs (not yet divided by N),
-            and the credit at the window's end.
+            The gradient summed over members and pairs (not yet divided by N), and the
+            credit at the window's end.
         """
-        inner_step, outer_step = clocks
-        line = timeline(
-            self.window, inner_step, unrolled.ended[:, : self.members].astype(bool)
-        )
-        losses = jnp.where(active[:, None, None], unrolled.losses, 0)
-        gradient = jax.tree.map(jnp.zeros_like, theta)
-        state = (gradient, credit)
-        state = self._segment(0, state, line, losses, theta, pair_id, outer_step, first)
+        line = timeline(self.window, inner_step, unrolled.ended[:, : self.members])
+        seen = _Seen(identity, theta, line, unrolled.losses)
+        start = (jax.tree.map(jnp.zeros_like, theta), credit)
+        after = self._segment(0, start, seen, first)
         if self.window.one_segment:
-            return state
+            return after
 
-        def more(carry: tuple[jax.Array, tuple[Theta, Credit]]) -> jax.Array:
+        def more(carry: tuple[jax.Array, _Running]) -> jax.Array:
             return carry[0] <= jnp.max(line.segment)
 
-        def next_segment(carry: tuple[jax.Array, tuple[Theta, Credit]]):
-            index, inner = carry
-            inner = self._segment(
-                index, inner, line, losses, theta, pair_id, outer_step, None
-            )
-            return index + 1, inner
+        def next_segment(carry: tuple[jax.Array, _Running]) -> tuple[Any, _Running]:
+            return carry[0] + 1, self._segment(carry[0], carry[1], seen, None)
 
-        first_inside = jnp.asarray(1, line.segment.dtype)
-        return jax.lax.while_loop(more, next_segment, (first_inside, state))[1]
+        second = jnp.asarray(1, line.segment.dtype)
+        return jax.lax.while_loop(more, next_segment, (second, after))[1]
 
     def _segment(
-        self,
-        index: jax.Array | int,
-        state: tuple[Theta, Credit],
-        line: Timeline,
-        losses: jax.Array,
-        theta: Theta,
-        pair_id: jax.Array,
-        outer_step: jax.Array,
-        first: tuple[Theta, jax.Array] | None,
-    ) -> tuple[Theta, Credit]:
-        gradient, credit = state
+        self, index: jax.Array | int, running: _Running, seen: _Seen, first: Draw | None
+    ) -> _Running:
+        """Adds one segment's credit; a pair that has no such segment adds nothing."""
+        gradient, credit = running
+        line = seen.timeline
         inside = line.segment == index
         exists = jnp.any(inside, axis=-1)
         at = jnp.argmax(inside, axis=-1)[..., None]
@@ -181,18 +169,20 @@ class CreditRule:
             for x in (line.begins, line.changes, line.ordinal)
         )
         changed = changes & exists
-        draw = renamed(credit.draw, changed, outer_step, ordinal)
-        z = first[0] if first else self.perturbations.sample(pair_id, draw, theta)
-        name = first[1] if first else draw
-        fresh = self.perturbations.per_variance(z, name)
+        name = renamed(credit.draw, changed, seen.identity.outer_step, ordinal)
+        draw = first or Draw(
+            self.perturbations.sample(seen.identity.pair_id, name, seen.theta), name
+        )
+        fresh = self.perturbations.per_variance(*draw)
         direction = self._accumulate(credit, fresh, begins & exists, changed, exists)
-        sums = jnp.sum(jnp.where(inside, losses, 0), axis=-1)
+        sums = jnp.sum(jnp.where(inside, seen.losses, 0), axis=-1)
         signed = sums * jnp.asarray(SIGNS, sums.dtype)
         if not self.apart:
             signed = jnp.sum(signed, axis=1, keepdims=True)
-        part = trees.weighted_sum(signed, direction)
-        accumulator = direction if self.accumulate else None
-        return jax.tree.map(jnp.add, gradient, part), Credit(draw, accumulator)
+        gradient = jax.tree.map(
+            jnp.add, gradient, trees.weighted_sum(signed, direction)
+        )
+        return gradient, Credit(name, direction if self.accumulate else None)
 
     def _accumulate(
         self,

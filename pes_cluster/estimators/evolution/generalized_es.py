@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from pes_cluster.core import trees
 from pes_cluster.core.blocks import BlockProgram, Report, ScoredSteps, pairs_per_block
-from pes_cluster.core.credit import CreditRule, renamed, telescope
+from pes_cluster.core.credit import CreditRule, Draw, renamed, telescope
 from pes_cluster.core.host_unroll import host_unroll
 from pes_cluster.core.keys import DataKeys, DataSharing
 from pes_cluster.core.pairs import Credit, Pairs, Trajectories
@@ -176,12 +176,23 @@ class _Windows:
     def advance(
         self, theta: Theta, pairs: Pairs, outer_step: Any
     ) -> tuple[Pairs, Report]:
-        after, unrolled, clocks, first = self._unroll(theta, pairs, outer_step)
+        who = Identity(pairs.block, pairs.pair_id, jnp.asarray(outer_step, jnp.int32))
+        both = self._members(pairs.trajectories)
+        clock = both.inner_step[:, : self.rule.members]
+        if self.window.single_episode:
+            clock = jnp.zeros_like(clock)
+        first = self.rule.start(who, theta, pairs.credit, clock)
+        source = self._source(theta, who, clock, first)
+        after, seen = self._unroll(source, both, who)
+        if self.es.carry == "mean":
+            after = self._carry_mean(theta, pairs.trajectories, who)
+        losses = jnp.where(pairs.active[:, None, None], seen.losses, 0)
+        seen = Unrolled(losses, jnp.asarray(seen.ended))
         gradient, credit = self.rule.assign(
-            pairs.pair_id, pairs.active, theta, pairs.credit, clocks, unrolled, first
+            who, theta, pairs.credit, clock, seen, first
         )
         pairs = dataclasses.replace(pairs, trajectories=after, credit=credit)
-        return pairs, self._report(pairs, unrolled, gradient)
+        return pairs, self._report(pairs, seen, gradient)
 
     def score(
         self, theta: Theta, pairs: Pairs, outer_step: Any
@@ -198,23 +209,15 @@ class _Windows:
             signed = jnp.sum(signed, axis=1, keepdims=True)
         return trees.weighted_sum(signed, direction)
 
-    def _unroll(self, theta: Theta, pairs: Pairs, outer_step: Any) -> tuple[Any, ...]:
-        outer_step = jnp.asarray(outer_step, jnp.int32)
-        who = Identity(pairs.block, pairs.pair_id, outer_step)
-        carried = pairs.trajectories
-        both = self._members(carried)
-        kept = both.inner_step[:, : self.rule.members]
-        if self.window.single_episode:
-            kept = jnp.zeros_like(kept)
-        clocks = (kept, outer_step)
-        first = self.rule.start(pairs.pair_id, theta, pairs.credit, clocks)
-        source = self._source(theta, pairs, clocks, first)
-        after, seen = self.unroll(self.task, self.window, source, both, who, self.data)
-        after, seen, previous = self._telescope(both, after, seen)
-        if self.es.carry == "mean":
-            after, previous = self._carry_mean(theta, carried, who)
-        after = dataclasses.replace(after, objective=previous)
-        return after, seen, clocks, first
+    def _unroll(
+        self, source: ThetaSource, start: Trajectories, who: Identity
+    ) -> tuple[Trajectories, Unrolled]:
+        """K steps, with the losses of the objective asked for."""
+        after, seen = self.unroll(self.task, self.window, source, start, who, self.data)
+        if self.window.objective == "sum":
+            return after, seen
+        seen, previous = telescope(seen, start.objective)
+        return dataclasses.replace(after, objective=previous), seen
 
     def _members(self, carried: Trajectories) -> Trajectories:
         """Both members' trajectories at the start: own, or forked from the mean."""
@@ -225,56 +228,40 @@ class _Windows:
 
     def _carry_mean(
         self, theta: Theta, carried: Trajectories, who: Identity
-    ) -> tuple[Trajectories, jax.Array]:
+    ) -> Trajectories:
         """Advances the mean state by the unperturbed theta (Algorithm 1)."""
         if self._one_mean:
             who = who._replace(pair_id=who.pair_id[:1])
         source = constant(jax.tree.map(lambda x: jnp.asarray(x)[None, None], theta))
-        after, seen = self.unroll(
-            self.task, self.window, source, carried, who, self.data
-        )
-        after, _, previous = self._telescope(carried, after, seen)
-        return after, previous
-
-    def _telescope(
-        self, before: Trajectories, after: Trajectories, seen: Unrolled
-    ) -> tuple[Trajectories, Unrolled, jax.Array]:
-        if self.window.objective == "sum":
-            return after, seen, jnp.asarray(before.objective)
-        seen, previous = telescope(seen, before.objective)
-        return after, seen, previous.astype(jnp.float32)
+        return self._unroll(source, carried, who)[0]
 
     def _source(
-        self,
-        theta: Theta,
-        pairs: Pairs,
-        clocks: tuple[jax.Array, jax.Array],
-        first: tuple[Theta, jax.Array],
+        self, theta: Theta, who: Identity, clock: jax.Array, first: Draw
     ) -> ThetaSource:
         """Theta of both members at every step, redrawn inside where that can be."""
         perturbations, kept = self.rule.perturbations, self.rule.members
-        z, draw = first
         if not self.window.changes_inside:
-            return constant(perturbations.thetas(theta, z, draw))
+            return constant(perturbations.thetas(theta, *first))
 
         def at(carry: Any, inner_step: jax.Array, position: jax.Array) -> Any:
-            z, draw, ordinal = carry
+            draw, ordinal = carry
             changed = self.window.changes(jnp.asarray(inner_step)[:, :kept], position)
             ordinal = ordinal + changed
-            draw = renamed(draw, changed & (position > 0), clocks[1], ordinal)
+            redrawn = changed & (position > 0)
+            name = renamed(draw.name, redrawn, who.outer_step, ordinal)
             z = jax.lax.cond(
-                jnp.any(changed) & (position > 0),
-                lambda: perturbations.sample(pairs.pair_id, draw, theta),
-                lambda: z,
+                jnp.any(redrawn),
+                lambda: perturbations.sample(who.pair_id, name, theta),
+                lambda: draw.z,
             )
-            return (z, draw, ordinal), perturbations.thetas(theta, z, draw)
+            return (Draw(z, name), ordinal), perturbations.thetas(theta, z, name)
 
-        return ThetaSource((z, draw, jnp.full(clocks[0].shape, -1, jnp.int32)), at)
+        return ThetaSource((first, jnp.full(clock.shape, -1, jnp.int32)), at)
 
     def _report(self, pairs: Pairs, unrolled: Unrolled, gradient: Theta) -> Report:
         active = jnp.where(pairs.active, 1, 0)
         count = jnp.sum(active)
-        scores = jnp.sum(jnp.where(active[:, None, None], unrolled.losses, 0), axis=-1)
+        scores = jnp.sum(unrolled.losses, axis=-1)
         unrolls = 2 * count
         if self.es.carry == "mean":
             unrolls = unrolls + (1 if self._one_mean else count)
