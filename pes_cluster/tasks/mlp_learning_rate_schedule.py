@@ -64,6 +64,8 @@ class MLPLearningRateSchedule:
         initial_decay: exp of theta's second entry to start from.
         objective: Of a step: the loss on a fresh training minibatch, or minus the accuracy
             on a minibatch of the validation split (piecewise constant: evolution only).
+        max_loss: A training loss above it, or not finite, counts as this much. It bounds
+            what one diverged network adds to an estimate; None for no bound.
     """
 
     dataset: DatasetName = "digits"
@@ -77,6 +79,7 @@ class MLPLearningRateSchedule:
     initial_learning_rate: float = 0.003
     initial_decay: float = 30.0
     objective: Objective = "train_loss"
+    max_loss: float | None = None
 
     def __post_init__(self) -> None:
         for field, allowed in (("dataset", DatasetName), ("objective", Objective)):
@@ -85,6 +88,8 @@ class MLPLearningRateSchedule:
         for field in ("batch_size", "initial_learning_rate", "initial_decay"):
             if not getattr(self, field) > 0:
                 self._refuse(field, "positive")
+        if self.max_loss is not None and not self.max_loss > 0:
+            self._refuse("max_loss", "positive, or null for no bound")
         if self.decay_steps is not None and self.decay_steps < 1:
             self._refuse("decay_steps", "positive, or null for episode_length")
         if any(units < 1 for units in self.hidden):
@@ -145,10 +150,17 @@ class MLPLearningRateSchedule:
 
     def _objective(self, layers: list[mlp.Layer], key: jax.Array) -> jax.Array:
         if self.objective == "train_loss":
-            return cross_entropy(layers, *self._minibatch(key, validation=False))
+            batch = self._minibatch(key, validation=False)
+            return self._bounded(cross_entropy(layers, *batch))
         inputs, labels = self._minibatch(key, validation=True)
         hits = jnp.argmax(mlp.apply(layers, inputs), axis=-1) == labels
         return -jnp.mean(hits, dtype=jnp.float32)
+
+    def _bounded(self, loss: jax.Array) -> jax.Array:
+        if self.max_loss is None:
+            return loss
+        # NaN fails the comparison, so it takes the bound too.
+        return jnp.where(loss < self.max_loss, loss, jnp.float32(self.max_loss))
 
     def _minibatch(
         self, key: jax.Array, *, validation: bool
