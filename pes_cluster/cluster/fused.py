@@ -1,0 +1,165 @@
+"""Many outer steps in one compiled loop, for problems too small to be driven step by step.
+
+The blocks are stacked and advanced one after another by an inner scan, so each sees the
+same arithmetic as when it is called alone; sums are formed in block order. The bits of
+the unfused run are kept where XLA compiles the block alike inside the loop: measured on
+the toy regression, not promised.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pes_cluster import outer
+from pes_cluster.cluster.checkpoint import Part, write_part
+from pes_cluster.cluster.engine import Advanced, Measured, evaluation_due
+from pes_cluster.cluster.leaves import Arrays, from_arrays, to_arrays
+from pes_cluster.cluster.pool import Lost
+from pes_cluster.cluster.settings import RunSettings
+from pes_cluster.cluster.work import Work
+from pes_cluster.core import keys
+from pes_cluster.core.compile import compiled
+from pes_cluster.core.evaluation import evaluator
+from pes_cluster.outer import OuterState
+
+
+class FusedEngine:
+    """Up to `fuse` outer steps in each call; one process, JAX tasks, plain scores.
+
+    Raises:
+        ValueError: The run cannot be fused: a host task, or shaped scores.
+    """
+
+    shards = 1
+
+    def __init__(
+        self, work: Work, optimizer: outer.Optimizer, run: RunSettings, fuse: int
+    ) -> None:
+        self._work, self._run, self._fuse = work, run, fuse
+        self._program = work.program()
+        if not self._program.jittable or self._program.scored is not None:
+            raise ValueError(
+                "fuse: host tasks and shaped scores cannot be fused; set cluster.fuse=1"
+            )
+        self._update = outer.update(optimizer)
+        self._theta = work.initial_theta()
+        self._loops: dict[int, Callable[..., Any]] = {}
+        self._blocks: Any = None
+
+    def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
+        """See `Engine`."""
+        del next_step  # The loop is handed its first step.
+        count = self._program.num_blocks
+        if blocks is None:
+            rows = [self._program.init(self._theta, index) for index in range(count)]
+        else:
+            example = jax.eval_shape(lambda: self._program.init(self._theta, 0))
+            rows = [from_arrays(example, blocks[index]) for index in range(count)]
+        self._blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+        return None
+
+    def advance(
+        self, state: OuterState, outer_step: int, limit: int
+    ) -> Advanced | Lost:
+        """See `Engine`."""
+        length = min(self._fuse, limit)
+        carry = (state, self._blocks)
+        start = np.int32(outer_step)
+        if length not in self._loops:
+            self._loops[length] = compiled(
+                self._loop(length), carry, start, donate=(0,)
+            )
+        # Donated buffers must not be the optimiser state that a caller still holds.
+        (state, self._blocks), seen = self._loops[length](carry, start)
+        return state, self._measured(jax.tree.map(np.asarray, seen), outer_step)
+
+    def save(self, folder: str) -> list[Part] | Lost:
+        """See `Engine`."""
+        arrays = {
+            index: to_arrays(jax.tree.map(lambda leaf, i=index: leaf[i], self._blocks))
+            for index in range(self._program.num_blocks)
+        }
+        return [write_part(folder, "shard_0", arrays)]
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self._blocks = None
+
+    def _loop(self, length: int) -> Callable[..., Any]:
+        """``(carry, start) -> (carry, per-step measurements)`` over `length` steps."""
+
+        def step(carry: Any, outer_step: Any) -> tuple[Any, Any]:
+            state, blocks = carry
+
+            def block(total: Any, one: Any) -> tuple[Any, Any]:
+                one, report = self._program.advance(state.theta, one, outer_step)
+                return jax.tree.map(jnp.add, total, report), one
+
+            zeros = jax.tree.map(
+                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._report_shape()
+            )
+            total, blocks = jax.lax.scan(block, zeros, blocks)
+            norm = jnp.float32(0)
+            if total.gradient is not None:
+                state, norm = self._update(state, total.gradient, total.weight)
+            value = self._evaluation(state.theta, outer_step + 1)
+            seen = (total.weight, total.sums, total.counts, norm, value)
+            return (state, blocks), seen
+
+        def loop(carry: Any, start: Any) -> tuple[Any, Any]:
+            steps = start + jnp.arange(length, dtype=jnp.int32)
+            return jax.lax.scan(step, carry, steps)
+
+        return loop
+
+    def _report_shape(self) -> Any:
+        def one() -> Any:
+            block = self._program.init(self._theta, 0)
+            return self._program.advance(self._theta, block, jnp.int32(0))[1]
+
+        return jax.eval_shape(one)
+
+    def _evaluation(self, theta: Any, done: Any) -> Any:
+        """The mean evaluation loss where it is due, 0 elsewhere."""
+        if self._work.task is None:
+            return jnp.float32(0)
+        objective = getattr(self._work.method, "objective", "sum")
+        episode = evaluator(self._work.task, objective)
+        every = self._run.eval_every
+        due = done == self._run.outer_steps
+        if every > 0:
+            due |= done % every == 0
+
+        def evaluate() -> Any:
+            def one(index: Any) -> Any:
+                return episode(theta, keys.evaluation_key(self._work.seed, done, index))
+
+            losses = jax.lax.map(one, jnp.arange(self._run.eval_episodes))
+            return jnp.mean(losses).astype(jnp.float32)
+
+        return jax.lax.cond(due, evaluate, lambda: jnp.float32(0))
+
+    def _measured(self, seen: Any, outer_step: int) -> list[Measured]:
+        weight, sums, counts, norm, value = seen
+        learns = self._report_shape().gradient is None
+        result = []
+        for row in range(len(weight)):
+            means = {k: float(v[row]) / float(weight[row]) for k, v in sums.items()}
+            numbers = {k: int(v[row]) for k, v in counts.items()}
+            evaluated = self._work.task is not None and evaluation_due(
+                self._run, outer_step + row + 1
+            )
+            result.append(
+                Measured(
+                    loss=means.pop("loss"),
+                    eval_loss=float(value[row]) if evaluated else None,
+                    gradient_norm=None if learns else float(norm[row]),
+                    particles=round(float(weight[row])),
+                    inner_steps=numbers.pop("inner_steps"),
+                    extra=means | numbers,
+                )
+            )
+        return result

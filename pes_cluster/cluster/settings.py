@@ -1,0 +1,102 @@
+"""How long a run is, where it runs, and how often it is saved."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """The `run` section.
+
+    Attributes:
+        seed: Everything random in a run is keyed from it.
+        outer_steps: Updates of theta (windows, for a learner).
+        eval_every: Evaluate after every so many outer steps; 0: only after the last.
+        eval_episodes: Full episodes of the unperturbed theta in one evaluation.
+    """
+
+    seed: int = 0
+    outer_steps: int = 1000
+    eval_every: int = 0
+    eval_episodes: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least("outer_steps", self.outer_steps, 1)
+        _at_least("eval_every", self.eval_every, 0)
+        _at_least("eval_episodes", self.eval_episodes, 1)
+        _at_least("seed", self.seed, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PerShard:
+    """What one shard asks of the cluster.
+
+    Attributes:
+        num_cpus: CPU cores, also the size of XLA's thread pool.
+        num_gpus: GPUs; with 0 the shard computes on the CPU.
+        labels: Node labels that a shard must be placed on.
+        env: Environment variables of the shard's process.
+    """
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _at_least("num_cpus", self.num_cpus, 0)
+        _at_least("num_gpus", self.num_gpus, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterSettings:
+    """The `cluster` section; it never changes a run's result.
+
+    Attributes:
+        pool: ``ray``: persistent actors, embedded on this machine unless a cluster is
+            named by RAY_ADDRESS. ``local``: in this process, without Ray.
+        shards: How many; by default one for each core (ray) or one (local).
+        fuse: Outer steps in one compiled loop; local pool only.
+        per_shard: Resources of one shard; ray only.
+        step_deadline: Seconds after which a shard that does not answer counts as lost.
+    """
+
+    pool: Literal["ray", "local"] = "ray"
+    shards: int | None = None
+    fuse: int = 1
+    per_shard: PerShard = PerShard()
+    step_deadline: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.shards is not None:
+            _at_least("shards", self.shards, 1)
+        _at_least("fuse", self.fuse, 1)
+        if self.fuse > 1 and self.pool != "local":
+            raise ValueError(
+                "fuse: outer steps can be fused in the local pool only; set "
+                "cluster.pool=local or cluster.fuse=1"
+            )
+        if not self.step_deadline > 0:
+            raise ValueError(f"step_deadline: {self.step_deadline} must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointSettings:
+    """The `checkpoint` section.
+
+    Attributes:
+        every: Outer steps between checkpoints; one is also written at the end.
+        keep: How many of the newest are kept.
+    """
+
+    every: int = 100
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        _at_least("every", self.every, 1)
+        _at_least("keep", self.keep, 1)
+
+
+def _at_least(field: str, value: float, least: float) -> None:
+    if value < least:
+        raise ValueError(f"{field}: {value} must be at least {least}")

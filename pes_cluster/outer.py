@@ -1,0 +1,135 @@
+"""The outer optimiser: recipes for optax, and the one update of theta."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pes_cluster.core.task import Theta
+
+
+class Optimizer(Protocol):
+    """A frozen dataclass of plain fields that names an optax transformation."""
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Returns the optax transformation; updates are added to theta."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent, with optional momentum and clipping by global norm."""
+
+    learning_rate: float
+    momentum: float = 0.0
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Returns the optax transformation."""
+        momentum = self.momentum or None
+        return _clipped(optax.sgd(self.learning_rate, momentum), self.clip_norm)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015), with optional clipping by global norm."""
+
+    learning_rate: float
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Returns the optax transformation."""
+        adam = optax.adam(self.learning_rate, self.b1, self.b2, self.eps)
+        return _clipped(adam, self.clip_norm)
+
+
+@dataclasses.dataclass(frozen=True)
+class RMSProp:
+    """RMSProp (Tieleman and Hinton 2012), with optional clipping by global norm."""
+
+    learning_rate: float
+    decay: float = 0.9
+    eps: float = 1e-8
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Returns the optax transformation."""
+        rmsprop = optax.rmsprop(self.learning_rate, self.decay, self.eps)
+        return _clipped(rmsprop, self.clip_norm)
+
+
+OPTIMIZERS: dict[str, str] = {
+    "sgd": "pes_cluster.outer:SGD",
+    "adam": "pes_cluster.outer:Adam",
+    "rmsprop": "pes_cluster.outer:RMSProp",
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class OuterState:
+    """Theta and what the optimiser remembers of its gradients."""
+
+    theta: Theta
+    optimizer_state: Any
+
+
+Update = Callable[[OuterState, Theta, Any], tuple[OuterState, jax.Array]]
+
+
+def start(optimizer: Optimizer, theta: Theta) -> OuterState:
+    """Returns the state before the first update."""
+    theta = jax.tree.map(jnp.asarray, theta)
+    return OuterState(theta, optimizer.transformation().init(theta))
+
+
+def update(optimizer: Optimizer) -> Update:
+    """Returns ``(state, gradient_sum, weight) -> (state, gradient_norm)``.
+
+    The gradient is ``gradient_sum / weight``; theta moves against it.
+    """
+    transformation = optimizer.transformation()
+
+    def step(
+        state: OuterState, gradient_sum: Theta, weight: Any
+    ) -> tuple[OuterState, jax.Array]:
+        gradient = jax.tree.map(
+            lambda g: g / jnp.asarray(weight, g.dtype), gradient_sum
+        )
+        updates, memory = transformation.update(
+            gradient, state.optimizer_state, state.theta
+        )
+        theta = optax.apply_updates(state.theta, updates)
+        return OuterState(theta, memory), optax.global_norm(gradient)
+
+    return step
+
+
+def _clipped(
+    transformation: optax.GradientTransformation, clip_norm: float | None
+) -> optax.GradientTransformation:
+    if clip_norm is None:
+        return transformation
+    return optax.chain(optax.clip_by_global_norm(clip_norm), transformation)
+
+
+def _check(recipe: Any) -> None:
+    if not recipe.learning_rate > 0:
+        raise ValueError(f"learning_rate: {recipe.learning_rate} must be positive")
+    if recipe.clip_norm is not None and not recipe.clip_norm > 0:
+        raise ValueError(f"clip_norm: {recipe.clip_norm} must be positive")
