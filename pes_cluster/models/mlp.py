@@ -17,8 +17,8 @@ class Layer(NamedTuple):
 def init(key: jax.Array, sizes: Sequence[int]) -> list[Layer]:
     """Returns layers between consecutive `sizes`, in float32; the key is consumed.
 
-    LeCun's initialisation: weights are truncated normal (at two standard deviations) with
-    standard deviation 1/sqrt(inputs) before truncation, biases are zero.
+    LeCun's initialisation: weights are truncated normal (at two standard deviations)
+    with standard deviation 1/sqrt(inputs) before truncation, biases are zero.
     """
     keys = jax.random.split(key, len(sizes) - 1)
     return [
@@ -28,7 +28,7 @@ def init(key: jax.Array, sizes: Sequence[int]) -> list[Layer]:
 
 
 def apply(layers: Sequence[Layer], inputs: jax.Array) -> jax.Array:
-    """Maps inputs [..., sizes[0]] to logits [..., sizes[-1]]; no ReLU on the last layer."""
+    """Maps inputs [..., sizes[0]] to logits [..., sizes[-1]]; the last is linear."""
     *hidden, last = layers
     for layer in hidden:
         inputs = jax.nn.relu(inputs @ layer.weight + layer.bias)

@@ -1,9 +1,9 @@
 """Image sets for inner problems: where their files are found, and their fixed splits.
 
-`digits` is shipped with the package. MNIST and Fashion-MNIST are read in their original idx
-files, packed (.gz) or not, from ``<data_dir>/<name>/`` or ``<data_dir>/``; `data_dir` falls
-back to the environment variable PES_DATA_DIR. Nothing is downloaded unless `data_dir` says
-"download". Every file's md5 is checked.
+`digits` is shipped with the package. MNIST and Fashion-MNIST are read in their original
+idx files, packed (.gz) or not, from ``<data_dir>/<name>/`` or ``<data_dir>/``;
+`data_dir` falls back to the environment variable PES_DATA_DIR. Nothing is downloaded
+unless `data_dir` says "download". Every file's md5 is checked.
 """
 
 import functools
@@ -30,7 +30,8 @@ class Images(NamedTuple):
         validation_images: uint8 [m, pixels].
         validation_labels: uint8 [m].
         offset: Mean of the training pixels, in their own units.
-        scale: Standard deviation of the training pixels; (x - offset) / scale is standard.
+        scale: Standard deviation of the training pixels; (x - offset) / scale is
+            standard.
     """
 
     train_images: np.ndarray
@@ -48,7 +49,7 @@ class _File(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """A set of idx files: the training images and labels, and where copies are public."""
+    """The idx files of a set: training images and labels, and public copies."""
 
     images: _File
     labels: _File

@@ -39,7 +39,7 @@ def parse(path: Path, content: bytes, dimensions: int) -> np.ndarray:
         dimensions: How many the array must have: 3 for images, 1 for labels.
 
     Raises:
-        DatasetError: Another magic number, or not as many bytes as the header announces.
+        DatasetError: A wrong magic number, or another size than announced.
     """
     header = 4 + 4 * dimensions
     if len(content) < header:

@@ -1,14 +1,16 @@
 """A linear system whose near influences pull theta the wrong way.
 
-Tallec and Ollivier, *Unbiasing Truncated Backpropagation Through Time*, 2017; section 5.1 of
-Vicol et al., ICML 2021. One meta-parameter pushes n units, p of them up and n - p down:
+Tallec and Ollivier, *Unbiasing Truncated Backpropagation Through Time*, 2017; section
+5.1 of Vicol et al., ICML 2021. One meta-parameter pushes n units, the first p of them up
+and the others down:
 
     s_t = A s_{t-1} + theta (1, .., 1, -1, .., -1),     A = (I + superdiagonal) / 2
     L_t = (s_t[0] - 1)^2 / 2
 
-The units that push s[0] down are farther from it than a short window sees, so a truncated
-gradient has the wrong sign. At the fixed point s[0] = -6 theta for n = 23 and p = 10, hence
-L = (6 theta + 1)^2 / 2 with its minimum 0 at theta = -1/6. Episodes never end.
+The units that push s[0] down are farther from it than a short window sees, so a
+truncated gradient has the wrong sign. At the fixed point s[0] = -6 theta for n = 23 and
+p = 10, hence L = (6 theta + 1)^2 / 2 with its minimum 0 at theta = -1/6. Episodes never
+end.
 """
 
 import dataclasses
@@ -67,7 +69,7 @@ class InfluenceBalancing:
         return state, 0.5 * (state[0] - 1) ** 2
 
     def evaluate(self, theta: jax.Array, key: jax.Array) -> jax.Array:
-        """The loss after `evaluation_steps` fresh steps at theta; the key is ignored."""
+        """Returns the loss after `evaluation_steps` fresh steps at theta."""
 
         def advance(_: jax.Array, state: jax.Array) -> jax.Array:
             return self.step(theta, state, key)[0]

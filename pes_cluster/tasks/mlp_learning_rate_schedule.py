@@ -5,8 +5,8 @@ Section 5.2 of Vicol et al., ICML 2021. T steps of SGD with momentum under the s
     lr_t = initial_learning_rate / (1 + t / decay_steps)^decay,     t = 0 .. T - 1
 
 theta holds the logs of the two. The loss of a step is measured after it, on a fresh
-minibatch: the training loss, or minus the validation accuracy. Short windows reward steps
-that help at once, so truncated methods decay too early; full unrolls do not.
+minibatch: the training loss, or minus the validation accuracy. Short windows reward
+steps that help at once, so truncated methods decay too early; full unrolls do not.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Schedule(TypedDict):
 
 
 class Training(NamedTuple):
-    """The inner state: the network, its momentum buffers, and how many steps it took."""
+    """The inner state: the network, its momentum buffers, and the steps it took."""
 
     layers: list[mlp.Layer]
     momentum: list[mlp.Layer]
@@ -44,15 +44,15 @@ class Training(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MLPLearningRateSchedule:
-    """The learning-rate schedule of an MLP with ReLU units; float32 throughout.
+    """The learning-rate schedule of an MLP with ReLU units; in float32.
 
-    The defaults of the network and the episode are a small problem on the shipped digits;
-    the paper's are MNIST, (100, 100) and 5000.
+    The defaults of the network and the episode are a small problem on the shipped
+    digits; the paper's are MNIST, (100, 100) and 5000.
 
     Attributes:
         dataset: Which images.
-        data_dir: Where the files of MNIST and Fashion-MNIST are: the folder that holds them
-            or their folder `mnist` or `fashion_mnist`, or "download"; None for the
+        data_dir: Where the files of MNIST and Fashion-MNIST are: the folder that holds
+            them or their folder `mnist` or `fashion_mnist`, or "download"; None for the
             environment variable PES_DATA_DIR.
         hidden: Units of each hidden layer.
         episode_length: T, the number of training steps.
@@ -62,10 +62,11 @@ class MLPLearningRateSchedule:
         decay_steps: Time scale of the schedule; None for `episode_length`.
         initial_learning_rate: exp of theta's first entry to start from.
         initial_decay: exp of theta's second entry to start from.
-        objective: Of a step: the loss on a fresh training minibatch, or minus the accuracy
-            on a minibatch of the validation split (piecewise constant: evolution only).
-        max_loss: A training loss above it, or not finite, counts as this much. It bounds
-            what one diverged network adds to an estimate; None for no bound.
+        objective: Of a step: the loss on a fresh training minibatch, or minus the
+            accuracy on a minibatch of the validation split (piecewise constant:
+            evolution only).
+        max_loss: A training loss above it, or not finite, counts as this much. It
+            bounds what one diverged network adds to an estimate; None for no bound.
     """
 
     dataset: DatasetName = "digits"
@@ -121,8 +122,9 @@ class MLPLearningRateSchedule:
     ) -> tuple[Training, jax.Array]:
         """Trains on one minibatch and returns the objective on another.
 
-        The minibatches depend on the key alone: where trajectories share the key they stay
-        unbatched under vmap, and the first layers of all become one matrix product.
+        The minibatches depend on the key alone: where trajectories share the key they
+        stay unbatched under vmap, and the first layers of all become one matrix
+        product.
         """
         train_key, objective_key = jax.random.split(key)
         inputs, labels = self._minibatch(train_key, validation=False)

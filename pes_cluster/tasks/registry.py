@@ -21,7 +21,7 @@ def resolve(name: str) -> type[Any]:
         name: A name in `TASKS`, or "module:Class" for a class of the user's own.
 
     Raises:
-        TaskError: The name is unknown, the module does not import, or has no such class.
+        TaskError: The name is unknown, the module does not import, or lacks the class.
     """
     if ":" not in name and name not in TASKS:
         raise TaskError(

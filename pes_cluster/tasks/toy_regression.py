@@ -4,12 +4,14 @@ Section 5.1 of Vicol et al., ICML 2021. T steps of gradient descent on
 
     f(x) = sqrt(x_0^2 + 5) - sqrt(5) + sin(x_1)^2 exp(-5 x_0^2) + |x_1 - 100| / 4
 
-from x = (1, 1) with the learning rate interpolated between exp(theta_0) and exp(theta_1):
+from x = (1, 1) with the learning rate interpolated between exp(theta_0) and
+exp(theta_1):
 
     lr_t = exp(theta_0) (T - t) / T + exp(theta_1) t / T,     t = 0 .. T - 1
 
-The loss of a step is f after it. Truncated gradients lower the first learning rate and get
-stuck at L = 2423; the minimum, 552.2, lies near theta = (2.77, -4.09). Deterministic.
+The loss of a step is f after it. Truncated gradients lower the first learning rate and
+get stuck at L = 2423; the minimum, 552.2, lies near theta = (2.77, -4.09).
+Deterministic.
 """
 
 import dataclasses
@@ -33,8 +35,8 @@ class ToyRegression:
     """Learning rates of gradient descent on a wavy function; theta is an array [2].
 
     Attributes:
-        initial: Theta to start from, log learning rates; (-4, -4) and (-4.5, -4.5) are the
-            published choices.
+        initial: Theta to start from, log learning rates; (-4, -4) and (-4.5, -4.5) are
+            the published choices.
         episode_length: T, the number of descent steps.
         weight_decay: Of the inner descent.
     """

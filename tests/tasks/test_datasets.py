@@ -1,4 +1,4 @@
-"""Image sets: what they hold, and one clear line for files that are absent or damaged."""
+"""Image sets: what they hold, and one clear line for absent or damaged files."""
 
 import gzip
 import hashlib

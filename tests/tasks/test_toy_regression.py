@@ -33,8 +33,8 @@ def test_loss_of_a_full_episode(theta, expected, half_digit):
 def test_global_minimum_is_found_near_its_published_place():
     """552.2 at (2.77, -4.09) on a grid of 1001^2 points.
 
-    The landscape is chaotic there: float32, float64 and another order of summing move the
-    minimum by up to 1 and its place by some grid points, so no more digits can be asked.
+    The landscape is chaotic there: float32, float64 and another order of summing move
+    the minimum by up to 1 and its place by some grid points.
     """
     axis = np.linspace(-5, 5, 1001)
     near = np.stack(np.meshgrid(axis[767:788], axis[81:102], indexing="ij"), -1)
@@ -43,7 +43,7 @@ def test_global_minimum_is_found_near_its_published_place():
 
 
 def test_the_numpy_recursion_gives_the_same_losses():
-    """One descent a step, the loss after it, lr at t = 0 .. T-1: written out in numpy."""
+    """One descent a step, the loss after it, lr at t = 0 .. T - 1."""
     theta, x, total = np.array([-4.0, -2.0]), np.ones(2), 0.0
     for t in range(100):
         rate = np.exp(theta[0]) * (100 - t) / 100 + np.exp(theta[1]) * t / 100
