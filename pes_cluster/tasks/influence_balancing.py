@@ -1,8 +1,8 @@
 """A linear system whose near influences pull theta the wrong way.
 
 Tallec and Ollivier, *Unbiasing Truncated Backpropagation Through Time*, 2017; section
-5.1 of Vicol et al., ICML 2021. One meta-parameter pushes n units, the first p of them up
-and the others down:
+5.1 of Vicol et al., ICML 2021. One meta-parameter pushes n units, the first p of them
+up and the others down:
 
     s_t = A s_{t-1} + theta (1, .., 1, -1, .., -1),     A = (I + superdiagonal) / 2
     L_t = (s_t[0] - 1)^2 / 2
