@@ -64,7 +64,7 @@ class ClusterSettings:
     pool: Literal["ray", "local"] = "ray"
     shards: int | None = None
     fuse: int = 1
-    per_shard: PerShard = PerShard()
+    per_shard: PerShard = dataclasses.field(default_factory=PerShard)
     step_deadline: float = 600.0
 
     def __post_init__(self) -> None:
