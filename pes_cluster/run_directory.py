@@ -1,0 +1,172 @@
+"""The directory of a run: what lies in it, and who may write there.
+
+```
+config.yaml      the configuration in full
+metrics.jsonl    one line for each outer step
+checkpoints/     see cluster/checkpoint.py
+plots/*.png
+result.json      there only when the run has ended: status, theta, totals
+lock             held by the process that is running it
+```
+"""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from pes_cluster.config.decode import ConfigError
+from pes_cluster.config.run_config import (
+    RunConfig,
+    differences,
+    digest,
+    load,
+    to_yaml,
+)
+from pes_cluster.metrics import jsonl
+
+
+class RunDirectoryError(Exception):
+    """A directory that cannot hold the run; one line that names it."""
+
+
+class RunDirectory:
+    """The paths of a run, and the little that is read and written outside the driver."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = pathlib.Path(path)
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.plots = self.path / "plots"
+        self.result = self.path / "result.json"
+
+    def holds_run(self) -> bool:
+        """Whether a run was begun here."""
+        return self.config.is_file()
+
+    def saved_config(self) -> RunConfig:
+        """Returns the configuration of the run that was begun here.
+
+        Raises:
+            RunDirectoryError: There is none, or it is not understood.
+        """
+        if not self.holds_run():
+            raise RunDirectoryError(f"{self.path}: holds no run (no config.yaml)")
+        try:
+            return load(self.config)
+        except ConfigError as error:
+            raise RunDirectoryError(f"{self.config}: {error}") from error
+
+    def check(self, config: RunConfig) -> None:
+        """Refuses a directory that holds something else; writes nothing.
+
+        Raises:
+            RunDirectoryError: It is a file, holds other files, or another run.
+        """
+        if self.holds_run():
+            saved = self.saved_config()
+            if digest(saved) != digest(config):
+                raise RunDirectoryError(
+                    f"{self.path}: holds another run ({_what_differs(saved, config)}); "
+                    "choose another --run-dir"
+                )
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise RunDirectoryError(
+                f"{self.path}: holds other files and no run; choose another --run-dir"
+            )
+        elif self.path.exists() and not self.path.is_dir():
+            raise RunDirectoryError(f"{self.path}: is not a directory")
+
+    @contextlib.contextmanager
+    def opened(self, config: RunConfig) -> Iterator[None]:
+        """Makes the directory this process' own until the context ends.
+
+        Raises:
+            RunDirectoryError: It cannot be written, or another process runs it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "lock").open("w")
+        except OSError as error:
+            raise self.unwritable(error) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunDirectoryError(
+                    f"{self.path}: is being run by another process"
+                ) from error
+            try:
+                jsonl.replace(self.config, to_yaml(config))
+                self.result.unlink(missing_ok=True)
+            except OSError as error:
+                raise self.unwritable(error) from error
+            yield
+
+    def write_result(self, fields: dict[str, Any]) -> None:
+        """Writes `result.json`, whole or not at all; NaN becomes null.
+
+        Raises:
+            RunDirectoryError: It cannot be written.
+        """
+        plain = json.loads(json.dumps(fields), parse_constant=lambda _: None)
+        try:
+            jsonl.replace(self.result, json.dumps(plain, indent=1) + "\n")
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Returns what `result.json` holds; None before the run has ended.
+
+        Raises:
+            RunDirectoryError: The file is not understood.
+        """
+        try:
+            return json.loads(self.result.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunDirectoryError(
+                f"{self.result}: cannot be read ({error})"
+            ) from error
+
+    def records(self) -> list[jsonl.Line]:
+        """Returns the records of the run so far.
+
+        Raises:
+            RunDirectoryError: There are none.
+        """
+        try:
+            records = jsonl.read(self.metrics)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self.path}: holds no run to show (no metrics.jsonl)"
+            ) from error
+        if not records:
+            raise RunDirectoryError(f"{self.metrics}: holds no records yet")
+        return records
+
+    def unwritable(self, error: OSError) -> RunDirectoryError:
+        """Returns the refusal of a directory that cannot be written."""
+        return RunDirectoryError(f"{self.path}: cannot be written ({error.strerror})")
+
+
+def fresh(name: str, parent: pathlib.Path = pathlib.Path("runs")) -> pathlib.Path:
+    """Returns the path of a directory that is not there yet: ``runs/<name>-<time>``."""
+    moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    path, count = parent / f"{name}-{moment}", 1
+    while path.exists():
+        count += 1
+        path = parent / f"{name}-{moment}-{count}"
+    return path
+
+
+def _what_differs(saved: RunConfig, asked: RunConfig) -> str:
+    lines = differences(saved, asked)
+    more = f" and {len(lines) - 4} more" if len(lines) > 4 else ""
+    return "; ".join(lines[:4]) + more

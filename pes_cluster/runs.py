@@ -1,0 +1,292 @@
+"""Runs a configuration: the one place that puts task, pool, driver and files together."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+
+from pes_cluster import plots
+from pes_cluster.cluster.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointStore,
+)
+from pes_cluster.cluster.driver import Driver, Outcome, Plan
+from pes_cluster.cluster.engine import Engine, PoolEngine
+from pes_cluster.cluster.fused import FusedEngine
+from pes_cluster.cluster.leaves import LeavesError, from_arrays, to_arrays
+from pes_cluster.cluster.local_pool import LocalPool
+from pes_cluster.cluster.pool import Pool
+from pes_cluster.cluster.work import Work
+from pes_cluster.config.decode import ConfigError, one_line
+from pes_cluster.config.run_config import RunConfig, digest
+from pes_cluster.core import trees
+from pes_cluster.core.task import Theta, check_task
+from pes_cluster.metrics import jsonl
+from pes_cluster.metrics.record import StepRecord
+from pes_cluster.outer import SGD, Optimizer
+from pes_cluster.run_directory import RunDirectory, RunDirectoryError, fresh
+
+_log = logging.getLogger(__name__)
+
+# A learner's theta is empty, so this updates nothing; the driver needs some optimiser.
+_NO_OUTER = SGD(learning_rate=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended; what `result.json` holds.
+
+    Attributes:
+        status: finished, stopped (by a signal; resumable) or failed.
+        theta: The meta-parameters, as numpy.
+        theta_sha256: Hash of theta's paths, types, shapes and bytes.
+        outer_steps: Updates done.
+        inner_steps: Inner steps charged, all particles counted.
+        wall_seconds: Over all sittings.
+        loss: The last window's; None where no step was made.
+        eval_loss: The last evaluation's; None where there was none.
+        run_dir: Where everything lies.
+        error: Why it failed, one line.
+        stopped_by: The number of the signal that stopped it.
+    """
+
+    status: Literal["finished", "stopped", "failed"]
+    theta: Theta
+    theta_sha256: str
+    outer_steps: int
+    inner_steps: int
+    wall_seconds: float
+    loss: float | None
+    eval_loss: float | None
+    run_dir: pathlib.Path
+    error: str | None = None
+    stopped_by: int | None = None
+
+
+def run(
+    config: RunConfig,
+    run_dir: str | os.PathLike[str] | None = None,
+    *,
+    on_record: Callable[[StepRecord], None] = lambda record: None,
+) -> Result:
+    """Runs a configuration, or continues it where the directory holds its run.
+
+    SIGTERM and SIGINT end it at the next step boundary, after a checkpoint.
+
+    Args:
+        config: What to run.
+        run_dir: Where to keep the run; by default a new one under ``runs/``.
+        on_record: Called for every outer step, in order.
+
+    Raises:
+        ConfigError: The task or the method refuses the configuration.
+        RunDirectoryError: The directory holds another run, or cannot be written.
+    """
+    work = Work(config.task, config.method, config.run.seed)
+    theta = _checked_theta(work)
+    directory = RunDirectory(fresh(config.name) if run_dir is None else run_dir)
+    directory.check(config)
+    ended = _already_finished(directory, config, theta)
+    if ended is not None:
+        _log.info("%s: the run is finished; nothing to do", directory.path)
+        return ended
+    with directory.opened(config), _asked_to_stop() as asked:
+        checkpoint = _latest(directory, config)
+        engine = _engine(config, work)
+        try:
+            outcome = _drive(
+                config, directory, checkpoint, engine, theta, on_record, asked
+            )
+        finally:
+            engine.close()
+        return _finish(directory, config, outcome, asked)
+
+
+def resume(
+    run_dir: str | os.PathLike[str],
+    *,
+    on_record: Callable[[StepRecord], None] = lambda record: None,
+) -> Result:
+    """Continues the run in a directory from its newest checkpoint; raises as `run`."""
+    config = RunDirectory(run_dir).saved_config()
+    return run(config, run_dir, on_record=on_record)
+
+
+def _checked_theta(work: Work) -> Theta:
+    """Returns the first theta, once the task and the method have accepted each other."""
+    try:
+        if work.task is not None:
+            check_task(work.task)
+        work.program()
+        return work.initial_theta()
+    except ValueError as error:
+        raise ConfigError(one_line(error)) from error
+
+
+def _already_finished(
+    directory: RunDirectory, config: RunConfig, example: Theta
+) -> Result | None:
+    fields = directory.read_result()
+    if fields is None or fields["status"] != "finished":
+        return None
+    if fields["outer_steps"] < config.run.outer_steps:
+        return None
+    values = fields.pop("theta")
+    shapes = to_arrays(example)
+    try:
+        arrays = {
+            name: np.asarray(value, shapes[name].dtype)
+            for name, value in values.items()
+        }
+        theta = from_arrays(example, arrays)
+    except (KeyError, LeavesError) as error:
+        raise RunDirectoryError(f"{directory.result}: {error}") from error
+    return Result(theta=theta, run_dir=directory.path, **fields)
+
+
+def _latest(directory: RunDirectory, config: RunConfig) -> Checkpoint | None:
+    """Returns where to go on from, and drops the records of steps after it."""
+    try:
+        checkpoint, refused = _store(directory, config).latest()
+        for reason in refused:
+            _log.warning("%s; an older checkpoint is used", reason)
+        done = checkpoint.manifest.outer_step if checkpoint else 0
+        jsonl.drop_after(directory.metrics, done)
+    except CheckpointError as error:
+        raise RunDirectoryError(str(error)) from error
+    except OSError as error:
+        raise directory.unwritable(error) from error
+    if checkpoint is not None:
+        _log.info("continuing after outer step %d", done)
+    return checkpoint
+
+
+def _store(directory: RunDirectory, config: RunConfig) -> CheckpointStore:
+    return CheckpointStore(
+        str(directory.checkpoints.absolute()), config.checkpoint.keep
+    )
+
+
+def _optimizer(config: RunConfig) -> Optimizer:
+    return _NO_OUTER if config.outer is None else config.outer.optimizer
+
+
+def _engine(config: RunConfig, work: Work) -> Engine:
+    cluster, optimizer = config.cluster, _optimizer(config)
+    try:
+        if cluster.fuse > 1:
+            return FusedEngine(work, optimizer, config.run, cluster.fuse)
+        pool: Pool
+        if cluster.pool == "local":
+            pool = LocalPool(work, cluster.shards or 1)
+        else:
+            # Ray is loaded only by the runs that use it.
+            from pes_cluster.ray_backend.pool import RayPool
+
+            pool = RayPool(work, cluster)
+    except ValueError as error:
+        raise ConfigError(f"cluster.{one_line(error)}") from error
+    return PoolEngine(pool, work, optimizer, config.run)
+
+
+def _drive(
+    config: RunConfig,
+    directory: RunDirectory,
+    checkpoint: Checkpoint | None,
+    engine: Engine,
+    theta: Theta,
+    on_record: Callable[[StepRecord], None],
+    asked: "_Asked",
+) -> Outcome:
+    with jsonl.MetricsFile(directory.metrics) as metrics:
+
+        def record(step: StepRecord) -> None:
+            metrics.append(step)
+            on_record(step)
+
+        plan = Plan(
+            outer_steps=config.run.outer_steps,
+            checkpoint_every=config.checkpoint.every,
+            digest=digest(config),
+            on_record=record,
+            should_stop=asked.is_set,
+        )
+        store = _store(directory, config)
+        driver = Driver(plan, engine, store, _optimizer(config), theta)
+        return driver.run(checkpoint)
+
+
+def _finish(
+    directory: RunDirectory, config: RunConfig, outcome: Outcome, asked: "_Asked"
+) -> Result:
+    records = jsonl.read(directory.metrics)
+    evaluated = [line for line in records if line.get("eval_loss") is not None]
+    result = Result(
+        status=outcome.status,
+        theta=outcome.theta,
+        theta_sha256=trees.sha256(outcome.theta),
+        outer_steps=outcome.outer_step,
+        inner_steps=outcome.inner_steps,
+        wall_seconds=round(outcome.wall_seconds, 3),
+        loss=records[-1].get("loss") if records else None,
+        eval_loss=evaluated[-1]["eval_loss"] if evaluated else None,
+        run_dir=directory.path,
+        error=outcome.error,
+        stopped_by=asked.signal if outcome.status == "stopped" else None,
+    )
+    if records:
+        plots.curves(records, config.name, directory.plots / "loss.png")
+    fields = {
+        field.name: getattr(result, field.name)
+        for field in dataclasses.fields(Result)
+        if field.name != "run_dir"
+    }
+    leaves = to_arrays(result.theta)
+    theta = {name: leaf.tolist() for name, leaf in leaves.items()}
+    directory.write_result(fields | {"theta": theta})
+    return result
+
+
+class _Asked:
+    """Whether a signal has asked the run to stop, and which."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def is_set(self) -> bool:
+        return self.signal is not None
+
+
+@contextlib.contextmanager
+def _asked_to_stop() -> Iterator[_Asked]:
+    """Listens to SIGTERM and SIGINT; a second one has its usual effect."""
+    asked = _Asked()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # Python delivers signals to the main thread alone.
+        return
+    before: dict[int, Any] = {}
+
+    def listen(number: int, frame: Any) -> None:
+        del frame
+        asked.signal = number
+        signal.signal(number, before[number])
+        _log.warning(
+            "%s: stopping after this step, with a checkpoint",
+            signal.Signals(number).name,
+        )
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, listen)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
