@@ -98,7 +98,7 @@ def run(
     if ended is not None:
         _log.info("%s: the run is finished; nothing to do", directory.path)
         return ended
-    with directory.opened(config), _asked_to_stop() as asked:
+    with directory.opened(config), _session(config), _asked_to_stop() as asked:
         checkpoint = _latest(directory, config)
         engine = _engine(config, work)
         try:
@@ -179,6 +179,22 @@ def _optimizer(config: RunConfig) -> Optimizer:
     return _NO_OUTER if config.outer is None else config.outer.optimizer
 
 
+@contextlib.contextmanager
+def _session(config: RunConfig) -> Iterator[None]:
+    """Ray for the length of the run, where its pool is one of actors."""
+    if config.cluster.pool != "ray":
+        yield
+        return
+    # Ray is loaded only by the runs that use it.
+    from pes_cluster.ray_backend.session import RayStartError, session
+
+    try:
+        with session(config.cluster):
+            yield
+    except RayStartError as error:
+        raise ConfigError(f"cluster: {one_line(error)}") from error
+
+
 def _engine(config: RunConfig, work: Work) -> Engine:
     cluster, optimizer = config.cluster, _optimizer(config)
     try:
@@ -188,7 +204,6 @@ def _engine(config: RunConfig, work: Work) -> Engine:
         if cluster.pool == "local":
             pool = LocalPool(work, cluster.shards or 1)
         else:
-            # Ray is loaded only by the runs that use it.
             from pes_cluster.ray_backend.pool import RayPool
 
             pool = RayPool(work, cluster)

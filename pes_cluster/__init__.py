@@ -1,0 +1,92 @@
+"""Meta-training with Persistent Evolution Strategies, from a laptop to a Ray cluster.
+
+    import pes_cluster as pes
+
+    config = pes.RunConfig(
+        task=pes.ToyRegression(),
+        estimator=pes.PES(num_particles=100, truncation_length=10, sigma=0.3),
+        outer=pes.OuterSettings(pes.Adam(learning_rate=0.01)),
+    )
+    result = pes.run(config)
+
+Importing the package imports neither Ray nor matplotlib.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pes_cluster.cluster.settings import (
+        CheckpointSettings as CheckpointSettings,
+    )
+    from pes_cluster.cluster.settings import ClusterSettings as ClusterSettings
+    from pes_cluster.cluster.settings import PerShard as PerShard
+    from pes_cluster.cluster.settings import RunSettings as RunSettings
+    from pes_cluster.config.decode import ConfigError as ConfigError
+    from pes_cluster.config.run_config import OuterSettings as OuterSettings
+    from pes_cluster.config.run_config import RunConfig as RunConfig
+    from pes_cluster.config.run_config import load as load_config
+    from pes_cluster.estimators.differentiation.bptt import BPTT as BPTT
+    from pes_cluster.estimators.differentiation.tbptt import TBPTT as TBPTT
+    from pes_cluster.estimators.evolution.es_single import ESSingle as ESSingle
+    from pes_cluster.estimators.evolution.full_es import FullES as FullES
+    from pes_cluster.estimators.evolution.gpes import GPES as GPES
+    from pes_cluster.estimators.evolution.nres import NRES as NRES
+    from pes_cluster.estimators.evolution.pes import PES as PES
+    from pes_cluster.estimators.evolution.truncated_es import (
+        TruncatedES as TruncatedES,
+    )
+    from pes_cluster.outer import SGD as SGD
+    from pes_cluster.outer import Adam as Adam
+    from pes_cluster.outer import RMSProp as RMSProp
+    from pes_cluster.runs import Result as Result
+    from pes_cluster.runs import resume as resume
+    from pes_cluster.runs import run as run
+    from pes_cluster.tasks.influence_balancing import (
+        InfluenceBalancing as InfluenceBalancing,
+    )
+    from pes_cluster.tasks.mlp_learning_rate_schedule import (
+        MLPLearningRateSchedule as MLPLearningRateSchedule,
+    )
+    from pes_cluster.tasks.toy_regression import ToyRegression as ToyRegression
+
+_EVOLUTION = "pes_cluster.estimators.evolution"
+_PUBLIC = {
+    "Adam": "pes_cluster.outer:Adam",
+    "BPTT": "pes_cluster.estimators.differentiation.bptt:BPTT",
+    "CheckpointSettings": "pes_cluster.cluster.settings:CheckpointSettings",
+    "ClusterSettings": "pes_cluster.cluster.settings:ClusterSettings",
+    "ConfigError": "pes_cluster.config.decode:ConfigError",
+    "ESSingle": f"{_EVOLUTION}.es_single:ESSingle",
+    "FullES": f"{_EVOLUTION}.full_es:FullES",
+    "GPES": f"{_EVOLUTION}.gpes:GPES",
+    "InfluenceBalancing": "pes_cluster.tasks.influence_balancing:InfluenceBalancing",
+    "MLPLearningRateSchedule": (
+        "pes_cluster.tasks.mlp_learning_rate_schedule:MLPLearningRateSchedule"
+    ),
+    "NRES": f"{_EVOLUTION}.nres:NRES",
+    "OuterSettings": "pes_cluster.config.run_config:OuterSettings",
+    "PES": f"{_EVOLUTION}.pes:PES",
+    "PerShard": "pes_cluster.cluster.settings:PerShard",
+    "RMSProp": "pes_cluster.outer:RMSProp",
+    "Result": "pes_cluster.runs:Result",
+    "RunConfig": "pes_cluster.config.run_config:RunConfig",
+    "RunSettings": "pes_cluster.cluster.settings:RunSettings",
+    "SGD": "pes_cluster.outer:SGD",
+    "TBPTT": "pes_cluster.estimators.differentiation.tbptt:TBPTT",
+    "ToyRegression": "pes_cluster.tasks.toy_regression:ToyRegression",
+    "TruncatedES": f"{_EVOLUTION}.truncated_es:TruncatedES",
+    "load_config": "pes_cluster.config.run_config:load",
+    "resume": "pes_cluster.runs:resume",
+    "run": "pes_cluster.runs:run",
+}
+
+__version__ = "0.1.0"
+__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

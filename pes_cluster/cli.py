@@ -1,0 +1,209 @@
+"""The command line: parse, call, print.
+
+Exit status: 0 done; 1 the run failed; 2 wrong use; 128 + n stopped by signal n (130
+Ctrl-C, 143 SIGTERM), after which `pes resume` goes on.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from pes_cluster import __version__, compare, runs
+from pes_cluster.config import recipes, run_config
+from pes_cluster.config.decode import ConfigError
+from pes_cluster.core.task import TaskError
+from pes_cluster.metrics.progress import reporter
+from pes_cluster.run_directory import RunDirectory, RunDirectoryError
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    help="Meta-training with Persistent Evolution Strategies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(
+    help="Show configurations and what they may hold.", no_args_is_help=True
+)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[
+    pathlib.Path, typer.Argument(metavar="CONFIG", help="A YAML file.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Override keys; YAML values."),
+]
+RunDirs = Annotated[list[pathlib.Path], typer.Argument(metavar="RUN_DIR...")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return int(app(arguments, prog_name="pes", standalone_mode=False) or 0)
+    except (ConfigError, TaskError, RunDirectoryError) as error:
+        return _refuse(str(error))
+    except click.ClickException as error:
+        return _refuse(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Meta-training with Persistent Evolution Strategies."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command("run")
+def run_command(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run_dir: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Where to keep the run; one that is there is continued."),
+    ] = None,
+) -> int:
+    """Run a configuration, or continue its run in a directory."""
+    return _run(run_config.load(config, overrides or ()), run_dir)
+
+
+@app.command("resume")
+def resume_command(
+    run_dir: Annotated[pathlib.Path, typer.Argument(metavar="RUN_DIR")],
+) -> int:
+    """Continue the run in a directory from its newest checkpoint."""
+    return _run(RunDirectory(run_dir).saved_config(), run_dir)
+
+
+@app.command("plot")
+def plot_command(run_dirs: RunDirs) -> None:
+    """Draw the chart of each run."""
+    for path in run_dirs:
+        print(f"chart: {_short(_drawn(compare.plot, path))}")
+
+
+@app.command("compare")
+def compare_command(run_dirs: RunDirs) -> None:
+    """Compare runs in a table and a chart."""
+    rows, chart = _drawn(compare.compare, run_dirs)
+    table = Table()
+    for index, field in enumerate(dataclasses.fields(compare.Row)):
+        justify = "left" if index < 2 else "right"
+        table.add_column(field.name.replace("_", " "), justify=justify)
+    for row in rows:
+        table.add_row(*(_number(value) for value in dataclasses.astuple(row)))
+    Console().print(table)
+    print(f"chart: {_short(chart)}")
+
+
+@config_app.command("show")
+def show_command(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print a configuration in full, as it would be run."""
+    print(run_config.to_yaml(run_config.load(config, overrides or ())), end="")
+
+
+@config_app.command("list")
+def list_command() -> None:
+    """List the tasks, estimators, learners and optimisers by name."""
+    kinds = {
+        "task": recipes.TASK,
+        "estimator": recipes.ESTIMATOR,
+        "learner": recipes.LEARNER,
+        "outer.optimizer": recipes.OPTIMIZER,
+    }
+    for section, kind in kinds.items():
+        print(f"{section}: {', '.join(sorted(kind.registry))}")
+
+
+def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
+    console = Console()
+    with _notes(console), reporter(config.run.outer_steps, console) as shown:
+        result = runs.run(config, run_dir, on_record=shown.show)
+    _print_result(result, console)
+    match result.status:
+        case "finished":
+            return 0
+        case "stopped":
+            print(f"stopped; continue with: pes resume {_short(result.run_dir)}")
+            return 128 + (result.stopped_by or 2)
+        case "failed":
+            print(f"pes: {result.error}", file=sys.stderr)
+            return FAILED
+
+
+def _print_result(result: runs.Result, console: Console) -> None:
+    table = Table(show_header=False)
+    values = {
+        "status": result.status,
+        "eval loss": result.eval_loss,
+        "window loss": result.loss,
+        "outer steps": result.outer_steps,
+        "inner steps": result.inner_steps,
+        "seconds": result.wall_seconds,
+        "theta sha256": result.theta_sha256[:16],
+    }
+    for name, value in values.items():
+        table.add_row(name, _number(value))
+    console.print(table)
+    chart = result.run_dir / "plots" / "loss.png"
+    where = f"results: {_short(result.run_dir)}"
+    print(f"{where}  chart: {_short(chart)}" if chart.exists() else where)
+
+
+@contextlib.contextmanager
+def _notes(console: Console) -> Iterator[None]:
+    """Shows the package's own log above the progress while a run goes on."""
+    handler = RichHandler(console=console, show_time=False, show_path=False)
+    logger = logging.getLogger("pes_cluster")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _drawn(draw: Any, paths: Any) -> Any:
+    try:
+        return draw(paths)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{error.filename}: cannot be written ({error.strerror})"
+        ) from error
+
+
+def _refuse(message: str) -> int:
+    print(f"pes: {' '.join(message.split())}", file=sys.stderr)
+    return USAGE
+
+
+def _short(path: pathlib.Path) -> str:
+    """Returns a path as seen from the working directory, where it lies below."""
+    full, here = path.resolve(), pathlib.Path.cwd()
+    return str(full.relative_to(here) if full.is_relative_to(here) else full)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
