@@ -1,0 +1,67 @@
+# Needs python3 (3.11 or later) and make; `make help` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal \
+	--python-version 3.11 --no-emit-index-url --no-header --upgrade
+DEMO := pes truncated_es tbptt
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev demo test slow nightly check format lock clean
+
+help:  ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: requirements.lock pyproject.toml | .venv/bin/python
+	$(PIP) install --quiet -r requirements.lock
+	$(PIP) install --quiet --no-deps -e .
+	@touch $@
+
+.venv/.dev: requirements-dev.lock .venv/.installed
+	$(PIP) install --quiet -r requirements-dev.lock
+	@touch $@
+
+install: .venv/.installed  ## Install the package and what it needs into .venv.
+
+dev: .venv/.dev  ## Install what the tests and checks need as well.
+
+demo: .venv/.installed  ## Meta-train on digits with three estimators; compare them.
+	rm -rf runs/demo
+	set -e; for name in $(DEMO); do \
+	  $(BIN)/pes run configs/digits/$$name.yaml --run-dir runs/demo/$$name; \
+	done
+	$(BIN)/pes compare $(DEMO:%=runs/demo/%)
+
+test: .venv/.dev  ## Run the quick tests.
+	$(BIN)/python -m pytest
+
+slow: .venv/.dev  ## Run the tests that take minutes.
+	$(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]
+
+nightly: .venv/.dev  ## Run the longest tests; having none is no failure.
+	$(BIN)/python -m pytest -m nightly || [ $$? -eq 5 ]
+
+check: .venv/.dev  ## Check format, lint, types and layers; run the quick tests.
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+format: .venv/.dev  ## Format the code.
+	$(BIN)/ruff check --select I --fix
+	$(BIN)/ruff format
+
+lock: .venv/.dev  ## Pin the newest versions that pyproject.toml allows.
+	$(PIP) install --quiet uv
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --extra dev --extra data --extra control \
+	  --output-file requirements-dev.lock
+	! grep -nE '://|^-' requirements.lock requirements-dev.lock
+
+clean:  ## Remove what the tools left; .venv and runs stay.
+	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find pes_cluster tests -name __pycache__ -type d -prune -exec rm -rf {} +
