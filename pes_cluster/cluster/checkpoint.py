@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be written or must not be read; one line, naming a file."""
+    """A checkpoint that cannot be written or must not be read; one line with a file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Manifest:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read whole: its manifest, the driver's leaves, the blocks."""
+    """A checkpoint read whole: its manifest, the driver's leaves, the blocks."""
 
     manifest: Manifest
     driver: Arrays
@@ -210,8 +210,8 @@ def _check_size(folder: str, part: Part) -> None:
         size = files.size(f"{root}/{part.name}")
     except OSError as error:
         raise CheckpointError(
-            f"{path}: is not there for the driver ({error}); shards on other hosts need "
-            "a run directory that all hosts share"
+            f"{path}: is not there for the driver ({error}); shards on other hosts "
+            "need a run directory that all hosts share"
         ) from None
     if size != part.size:
         raise CheckpointError(f"{path}: has {size} bytes, not {part.size}")
@@ -234,7 +234,8 @@ def _parse_manifest(path: str, data: bytes) -> Manifest:
         fields = json.loads(data)
         if fields.get("schema") != SCHEMA:
             raise CheckpointError(
-                f"{path}: has schema {fields.get('schema')!r}; this version reads {SCHEMA}"
+                f"{path}: has schema {fields.get('schema')!r}; this version reads "
+                f"{SCHEMA}"
             )
         parts = tuple(_parse_part(part) for part in fields["parts"])
         return Manifest(

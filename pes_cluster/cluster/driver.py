@@ -120,13 +120,15 @@ class Driver:
         if checkpoint is not None:
             manifest = checkpoint.manifest
             done = manifest.outer_step
-            try:
-                self._state = from_arrays(self._state, checkpoint.driver)
-            except LeavesError as error:
-                return Ended("failed", done, f"{manifest.driver.name}: {error}")
             self._inner_steps = int(manifest.totals["inner_steps"])
             self._seconds_before = manifest.totals["wall_seconds"]
-        lost = self._engine.restore(checkpoint.blocks if checkpoint else None, done)
+        try:
+            if checkpoint is not None:
+                self._state = from_arrays(self._state, checkpoint.driver)
+            lost = self._engine.restore(checkpoint.blocks if checkpoint else None, done)
+        except LeavesError as error:
+            where = self._store.folder(done)
+            return Ended("failed", done, f"{where}: cannot be continued: {error}")
         if lost is not None:
             return Ended("failed", done, f"no shards to start with: {lost.reason}")
         if done >= self._plan.outer_steps:
@@ -141,6 +143,7 @@ class Driver:
         if isinstance(advanced, Lost):
             return Ended("failed", outer_step, self._lost(advanced, outer_step))
         self._state, seen = advanced
+        failure = self._diverged(outer_step, seen)
         for measurement in seen:
             outer_step += 1
             plan.on_record(self._record(measurement, outer_step))
@@ -149,7 +152,7 @@ class Driver:
             plan.outer_steps,
             plan.checkpoint_every,
             plan.should_stop(),
-            self._diverged(outer_step),
+            failure,
         )
 
     def _save(self, outer_step: int, then: Running | Ended) -> Phase:
@@ -187,15 +190,19 @@ class Driver:
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._began
 
-    def _diverged(self, outer_step: int) -> str | None:
+    def _diverged(self, outer_step: int, seen: list[Measured]) -> str | None:
         leaves: list[Any] = jax.tree.leaves(self._state.theta)
         if all(np.all(np.isfinite(np.asarray(leaf))) for leaf in leaves):
             return None
+        # In fused steps the first estimate that was not finite tells which it was.
+        norms = [one.gradient_norm for one in seen]
+        bad = [i for i, norm in enumerate(norms) if norm and not np.isfinite(norm)]
+        since = outer_step + 1 + (bad[0] if bad else len(seen) - 1)
         return (
-            f"theta is not finite since outer step {outer_step} or the steps fused with "
-            "it; lower outer.optimizer.learning_rate, or set clip_norm"
+            f"theta is not finite since outer step {since}; lower "
+            "outer.optimizer.learning_rate, or set outer.optimizer.clip_norm"
         )
 
     def _lost(self, lost: Lost, outer_step: int) -> str:
-        where = f"shard {lost.shard} at outer step {outer_step}: {lost.reason}"
-        return where if lost.user_error else f"{where}; resume continues the run"
+        where = f"shard {lost.shard} at outer step {outer_step + 1}: {lost.reason}"
+        return where if lost.user_error else f"{where}; `pes resume` continues the run"

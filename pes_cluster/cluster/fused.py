@@ -1,4 +1,4 @@
-"""Many outer steps in one compiled loop, for problems too small to be driven step by step.
+"""Many outer steps in one compiled loop, for problems too small for a call a step.
 
 The blocks are stacked and advanced one after another by an inner scan, so each sees the
 same arithmetic as when it is called alone; sums are formed in block order. The bits of

@@ -28,7 +28,7 @@ class Lost:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Scores [pairs, 2] of one block, which pairs are active [pairs], and the report."""
+    """Scores [pairs, 2] of a block, which pairs are active [pairs], and the report."""
 
     scores: np.ndarray
     active: np.ndarray

@@ -4,6 +4,7 @@ A plain class without Ray. Every call carries the outer step; a shard refuses an
 its own next one, so that a window is never run twice and never skipped.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,7 +32,8 @@ class Shard:
     def __init__(self, work: Work) -> None:
         self._program = work.program()
         self._theta = work.initial_theta()
-        self._evaluation = work.evaluation()
+        self._work = work
+        self._evaluation: Callable[..., Any] | None = None
         self._example = jax.eval_shape(
             lambda theta: self._program.init(theta, 0), self._theta
         )
@@ -82,6 +84,14 @@ class Shard:
         self._next_step += 1
         return jax.tree.map(np.asarray, results)
 
+    def replay(self, steps: list[tuple[int, Theta]]) -> None:
+        """Goes through windows whose reports have been taken already."""
+        for outer_step, theta in steps:
+            if self._program.scored is None:
+                self.advance(outer_step, theta)
+            else:
+                self.score(outer_step, theta)
+
     def weighted_sum(
         self, theta: Theta, weights: dict[int, np.ndarray]
     ) -> dict[int, Theta]:
@@ -103,6 +113,11 @@ class Shard:
         self, theta: Theta, outer_step: int, indices: list[int]
     ) -> dict[int, float]:
         """Returns the loss of the named evaluation episodes."""
+        if not indices:
+            return {}
+        if self._evaluation is None:
+            # On first use: most shards of a small evaluation are never asked.
+            self._evaluation = self._work.evaluation()
         evaluation = self._evaluation
         assert evaluation is not None
         return {

@@ -1,0 +1,184 @@
+"""Ray for the length of a run: one of our own on this machine, or one that is there.
+
+The driver itself computes on the CPU: a GPU belongs to the shards, and JAX would take
+most of its memory at the first import.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import secrets
+import signal
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import ray
+from ray._raylet import Config
+from ray.exceptions import RayError
+
+from pes_cluster.cluster.settings import ClusterSettings, PerShard
+
+
+class RayStartError(ValueError):
+    """Ray cannot be started or reached, or cannot hold the shards; one line.
+
+    It begins with the key of the `cluster` section that is at stake.
+    """
+
+
+@contextlib.contextmanager
+def session(settings: ClusterSettings) -> Iterator[None]:
+    """A Ray to run on: the one that RAY_ADDRESS names (inside a job), or our own.
+
+    Raises:
+        RayStartError: Ray cannot be started or reached.
+    """
+    if ray.is_initialized():
+        yield  # Whoever started it also ends it.
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        with connect(address):
+            yield
+        return
+    cores = len(os.sched_getaffinity(0))
+    wanted = (settings.shards or 0) * settings.per_shard.num_cpus
+    with embedded(max(cores, -(-wanted // 1))):
+        yield
+
+
+@contextlib.contextmanager
+def embedded(
+    num_cpus: float | None = None, num_gpus: float | None = None
+) -> Iterator[None]:
+    """Starts Ray on this machine's loopback, with a token of its own; ends it after.
+
+    Args:
+        num_cpus: CPUs that Ray may hand out; by default this machine's.
+        num_gpus: GPUs that Ray may hand out; by default this machine's.
+
+    Raises:
+        RayStartError: Ray does not start.
+    """
+    _use_token()
+    with _environment(_quiet()):
+        _init(
+            "local",
+            num_cpus=None if num_cpus is None else int(num_cpus),
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def connect(address: str) -> Iterator[None]:
+    """Joins a running cluster; leaves it running.
+
+    Raises:
+        RayStartError: The cluster cannot be reached.
+    """
+    with _environment(_quiet()):
+        _init(address)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def default_shards(per_shard: PerShard) -> int:
+    """One shard for each core of the cluster, or for each GPU where shards have one."""
+    total = ray.cluster_resources()
+    if per_shard.num_gpus > 0:
+        count = total.get("GPU", 0.0) / per_shard.num_gpus
+    else:
+        count = total.get("CPU", 0.0) / max(per_shard.num_cpus, 1e-9)
+    return max(int(count), 1)
+
+
+def unmet(total: dict[str, float], shards: int, per_shard: PerShard) -> str | None:
+    """What a cluster of these resources lacks for the shards, in one line; pure."""
+    for name, each in (("CPU", per_shard.num_cpus), ("GPU", per_shard.num_gpus)):
+        if shards * each > total.get(name, 0.0) + 1e-9:
+            return (
+                f"shards: {shards} with {each:g} {name} each need {shards * each:g} "
+                f"{name}, the cluster has {total.get(name, 0.0):g}"
+            )
+    return None
+
+
+def _init(address: str, **options: object) -> None:
+    # Before any array exists, else without effect.
+    jax.config.update("jax_platforms", "cpu")
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **options,
+            )
+    except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        line = " ".join(str(error).split())
+        raise RayStartError(
+            f"pool: Ray at {address!r} cannot be used: {line}"
+        ) from None
+    finally:
+        # Ray's own handler exits on the spot; a run stops at a step boundary instead.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _quiet() -> dict[str, str]:
+    return {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # Ray's workers run at nice 15 otherwise.
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+    }
+
+
+@functools.cache
+def _use_token() -> None:
+    """Turns on token authentication, with a token of this process that only it knows.
+
+    Stays on for the life of the process: Ray's threads go on reading both.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    path = Path(_token_folder().name) / "token"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+    # Ray read its environment when it was imported; this is how `ray.init` itself
+    # makes it read again (ray/_private/authentication/authentication_token_setup.py).
+    Config.initialize("")
+
+
+@functools.cache
+def _token_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="pes_cluster_")  # Mode 700.
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
