@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pes_cluster.config.decode import ConfigError as ConfigError
     from pes_cluster.config.run_config import OuterSettings as OuterSettings
     from pes_cluster.config.run_config import RunConfig as RunConfig
-    from pes_cluster.config.run_config import load as load_config
+    from pes_cluster.config.run_config import load as load_config  # noqa: F401
     from pes_cluster.estimators.differentiation.bptt import BPTT as BPTT
     from pes_cluster.estimators.differentiation.tbptt import TBPTT as TBPTT
     from pes_cluster.estimators.evolution.es_single import ESSingle as ESSingle
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from pes_cluster.outer import SGD as SGD
     from pes_cluster.outer import Adam as Adam
     from pes_cluster.outer import RMSProp as RMSProp
-    from pes_cluster.runs import Result as Result
-    from pes_cluster.runs import resume as resume
-    from pes_cluster.runs import run as run
+    from pes_cluster.runner import Result as Result
+    from pes_cluster.runner import resume as resume
+    from pes_cluster.runner import run as run
     from pes_cluster.tasks.influence_balancing import (
         InfluenceBalancing as InfluenceBalancing,
     )
@@ -69,7 +69,7 @@ _PUBLIC = {
     "PES": f"{_EVOLUTION}.pes:PES",
     "PerShard": "pes_cluster.cluster.settings:PerShard",
     "RMSProp": "pes_cluster.outer:RMSProp",
-    "Result": "pes_cluster.runs:Result",
+    "Result": "pes_cluster.runner:Result",
     "RunConfig": "pes_cluster.config.run_config:RunConfig",
     "RunSettings": "pes_cluster.cluster.settings:RunSettings",
     "SGD": "pes_cluster.outer:SGD",
@@ -77,8 +77,8 @@ _PUBLIC = {
     "ToyRegression": "pes_cluster.tasks.toy_regression:ToyRegression",
     "TruncatedES": f"{_EVOLUTION}.truncated_es:TruncatedES",
     "load_config": "pes_cluster.config.run_config:load",
-    "resume": "pes_cluster.runs:resume",
-    "run": "pes_cluster.runs:run",
+    "resume": "pes_cluster.runner:resume",
+    "run": "pes_cluster.runner:run",
 }
 
 __version__ = "0.1.0"

@@ -12,13 +12,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pes_cluster import __version__, compare, runs
+from pes_cluster import __version__, compare, runner
 from pes_cluster.config import recipes, run_config
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.core.task import TaskError
@@ -27,16 +26,16 @@ from pes_cluster.run_directory import RunDirectory, RunDirectoryError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
+# Typer brings a Click of its own and names only this leaf of its wrong uses.
+_UsageError: Any = typer.BadParameter.__base__
+
 app = typer.Typer(
     help="Meta-training with Persistent Evolution Strategies.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-config_app = typer.Typer(
-    help="Show configurations and what they may hold.", no_args_is_help=True
-)
+config_app = typer.Typer(help="Show configurations and what they may hold.")
 app.add_typer(config_app, name="config")
 
 ConfigFile = Annotated[
@@ -56,14 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(app(arguments, prog_name="pes", standalone_mode=False) or 0)
     except (ConfigError, TaskError, RunDirectoryError) as error:
         return _refuse(str(error))
-    except click.ClickException as error:
+    except _UsageError as error:
         return _refuse(error.format_message())
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
 
 
 @app.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.")
     ] = False,
@@ -71,6 +71,9 @@ def options(
     """Meta-training with Persistent Evolution Strategies."""
     if version:
         print(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
         raise typer.Exit
 
 
@@ -138,7 +141,7 @@ def list_command() -> None:
 def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
     console = Console()
     with _notes(console), reporter(config.run.outer_steps, console) as shown:
-        result = runs.run(config, run_dir, on_record=shown.show)
+        result = runner.run(config, run_dir, on_record=shown.show)
     _print_result(result, console)
     match result.status:
         case "finished":
@@ -151,7 +154,7 @@ def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
             return FAILED
 
 
-def _print_result(result: runs.Result, console: Console) -> None:
+def _print_result(result: runner.Result, console: Console) -> None:
     table = Table(show_header=False)
     values = {
         "status": result.status,

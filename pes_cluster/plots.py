@@ -87,6 +87,9 @@ def comparison(runs: dict[str, Sequence[Line]], path: pathlib.Path) -> None:
         axes.set_ylabel(ylabel)
         axes.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
         _choose_scale(axes, [y for _, y in drawn.values()])
+        ends = [x[-1] for x, _ in drawn.values() if len(x)]
+        if ends and max(ends) > _LOG_RATIO * min(ends):
+            axes.set_xscale("log")  # Else the cheap runs are a line at the left edge.
         figure.legend(loc="outside right upper")
         _save(figure, path)
 

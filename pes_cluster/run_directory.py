@@ -35,7 +35,7 @@ class RunDirectoryError(Exception):
 
 
 class RunDirectory:
-    """The paths of a run, and the little that is read and written outside the driver."""
+    """The paths of a run, and what is read and written outside the driver."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = pathlib.Path(path)

@@ -17,6 +17,7 @@ from rich.progress import (
 from pes_cluster.metrics.record import StepRecord
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_OF_A_MEASUREMENT = 0.5
 
 
 class Reporter(AbstractContextManager["Reporter"], Protocol):
@@ -84,6 +85,9 @@ class Lines:
         late = self._last is None or now - self._last >= _SECONDS_BETWEEN_LINES
         if late or step % self._every == 0 or step == self._total:
             self._last = now
+            left = self._total - step
+            if self._state.speed and left:
+                state += f"  {left / self._state.speed:.0f} s left"
             self._console.out(f"step {step}/{self._total}  {state}", highlight=False)
 
     def __enter__(self) -> Self:
@@ -99,20 +103,28 @@ class Lines:
 
 
 class State:
-    """What is said of the newest record: losses, and the mean speed so far."""
+    """What is said of the newest record: losses, and the speed of late."""
 
     def __init__(self) -> None:
         self._evaluated = ""
-        self._first: tuple[int, float] | None = None
+        self._mark: tuple[int, float] | None = None
+        self.speed: float | None = None
 
     def after(self, record: StepRecord) -> str:
         """Takes a record in and returns the text."""
         if record.eval_loss is not None:
             self._evaluated = f"  eval {record.eval_loss:.4g}"
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (record.outer_step, now)
-        steps, seconds = record.outer_step - self._first[0], now - self._first[1]
-        # A fused loop delivers many records in one moment; then there is no speed yet.
-        speed = f"  {steps / seconds:.3g} steps/s" if seconds > 0.1 else ""
+        self._measure(record.outer_step)
+        speed = f"  {self.speed:.3g} steps/s" if self.speed else ""
         return f"loss {record.loss:.4g}{self._evaluated}{speed}"
+
+    def _measure(self, outer_step: int) -> None:
+        now = time.monotonic()
+        if self._mark is None:
+            self._mark = (outer_step, now)
+            return
+        steps, seconds = outer_step - self._mark[0], now - self._mark[1]
+        # A fused loop delivers many records in one moment: they are one measurement.
+        if seconds >= _SECONDS_OF_A_MEASUREMENT:
+            self.speed = steps / seconds
+            self._mark = (outer_step, now)

@@ -1,4 +1,4 @@
-"""Runs a configuration: the one place that puts task, pool, driver and files together."""
+"""Runs a configuration: puts task, pool, driver and files together."""
 
 import contextlib
 import dataclasses
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from pes_cluster import plots
@@ -90,6 +91,9 @@ def run(
         ConfigError: The task or the method refuses the configuration.
         RunDirectoryError: The directory holds another run, or cannot be written.
     """
+    if config.cluster.pool == "ray":
+        # Before any array exists: the GPUs belong to the shards, not to the driver.
+        jax.config.update("jax_platforms", "cpu")
     work = Work(config.task, config.method, config.run.seed)
     theta = _checked_theta(work)
     directory = RunDirectory(fresh(config.name) if run_dir is None else run_dir)
@@ -121,7 +125,7 @@ def resume(
 
 
 def _checked_theta(work: Work) -> Theta:
-    """Returns the first theta, once the task and the method have accepted each other."""
+    """Returns the first theta, once task and method have accepted each other."""
     try:
         if work.task is not None:
             check_task(work.task)
