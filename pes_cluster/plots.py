@@ -1,7 +1,7 @@
 """Charts of runs, from their records."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -10,19 +10,21 @@ mpl.use("Agg")  # No display is asked for, whatever the machine has.
 
 import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 Line = dict[str, Any]
 Series = tuple[np.ndarray, np.ndarray]
 
 _COLOURS = ("#0b6e99", "#d1495b", "#edae49", "#3d8361", "#6f4e9c", "#7a7a7a", "#b05c2e")
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=_COLOURS),
+    "axes.prop_cycle": cycler(color=_COLOURS),
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "font.size": 10,
@@ -61,7 +63,7 @@ def curves(records: Sequence[Line], title: str, path: pathlib.Path) -> None:
         _save(figure, path)
 
 
-def comparison(runs: dict[str, Sequence[Line]], path: pathlib.Path) -> None:
+def comparison(runs: Mapping[str, Sequence[Line]], path: pathlib.Path) -> None:
     """Draws several runs, by label, against the inner steps that they were charged.
 
     Evaluations are drawn; where no run has two of them, smoothed window losses.
@@ -85,7 +87,7 @@ def comparison(runs: dict[str, Sequence[Line]], path: pathlib.Path) -> None:
             axes.plot(x, y, label=label, linewidth=1.8, marker=marker)
         axes.set_xlabel("Inner steps charged, all particles")
         axes.set_ylabel(ylabel)
-        axes.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         _choose_scale(axes, [y for _, y in drawn.values()])
         ends = [x[-1] for x, _ in drawn.values() if len(x)]
         if ends and max(ends) > _LOG_RATIO * min(ends):
