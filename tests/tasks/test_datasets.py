@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import os
 import struct
 import sys
 from pathlib import Path
@@ -47,13 +46,7 @@ def test_a_set_is_read_once_a_process():
     assert datasets.load("digits") is datasets.load("digits")
 
 
-def real_data_dir() -> str:
-    root = os.environ.get("PES_DATA_DIR")
-    if root is None or not Path(root, "mnist").is_dir():
-        pytest.skip("PES_DATA_DIR names no folder with the original MNIST files")
-    return root
-
-
+@pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
@@ -61,8 +54,8 @@ def real_data_dir() -> str:
         ("fashion_mnist", [6000] * 10),
     ],
 )
-def test_real_idx_files(name, counts):
-    data = datasets.load(name, real_data_dir())
+def test_real_idx_files(name, counts, data_dir):
+    data = datasets.load(name, str(data_dir))
     assert data.train_images.shape == (50000, 784)
     assert data.validation_images.shape == (10000, 784)
     labels = np.concatenate([data.train_labels, data.validation_labels])

@@ -1,6 +1,7 @@
 """The MLP schedule task: its arithmetic, its dtypes, and its shared minibatches."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.extend
@@ -22,13 +23,18 @@ TASK = MLPLearningRateSchedule(
 )
 
 
-def started(task=TASK, seed=1):
+STEP = jax.jit(TASK.step)
+
+
+@functools.cache
+def started(task=TASK):
+    """Theta and a first state; cached because initialising compiles."""
     theta = task.initial_theta(KEY)
-    return theta, jax.jit(task.init)(theta, jax.random.key(seed))
+    return theta, jax.jit(task.init)(theta, jax.random.key(1))
 
 
 def test_shapes_of_state_and_loss():
-    theta, state = jax.eval_shape(lambda: started())
+    theta, state = started()
     sizes = [(64, 5), (5,), (5, 10), (10,)]
     assert [x.shape for x in jax.tree.leaves(state.layers)] == sizes
     assert [x.shape for x in jax.tree.leaves(state.momentum)] == sizes
@@ -46,21 +52,20 @@ def test_everything_stays_float32_in_either_float_mode(x64, objective):
     task = dataclasses.replace(TASK, objective=objective)
     with jax.enable_x64(x64):
         check_task(task)
-        theta, state = started(task)
-        wide = jax.tree.map(lambda x: jnp.asarray(x, float), theta)
-        after, loss = jax.jit(task.step)(wide, state, KEY)
-        assert loss.dtype == jnp.float32
-        kinds = {x.dtype for x in jax.tree.leaves((after.layers, after.momentum))}
-        assert kinds == {np.dtype(np.float32)}
-        assert task.initial_theta(KEY)["log_decay"].dtype == jnp.float32
+        theta = jax.eval_shape(task.initial_theta, KEY)
+        assert theta["log_decay"].dtype == jnp.float32
+        wide = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, float), theta)
+        state = jax.eval_shape(task.init, wide, KEY)
+        after, loss = jax.eval_shape(task.step, wide, state, KEY)
+        leaves = jax.tree.leaves((loss, after.layers, after.momentum))
+        assert {x.dtype for x in leaves} == {np.dtype(np.float32)}
 
 
 def test_float_mode_does_not_change_the_numbers():
     def two_steps():
         theta, state = started()
-        step = jax.jit(TASK.step)
-        state, first = step(theta, state, jax.random.key(2))
-        return [float(first), float(step(theta, state, jax.random.key(3))[1])]
+        state, first = STEP(theta, state, jax.random.key(2))
+        return [float(first), float(STEP(theta, state, jax.random.key(3))[1])]
 
     narrow = two_steps()
     with jax.enable_x64(True):
@@ -140,10 +145,15 @@ def test_minibatches_are_drawn_with_replacement_from_all_rows():
     np.testing.assert_allclose(counts, shares, atol=5 * np.sqrt(0.1 * 0.9 / 4000))
 
 
+def scaled(state, factor):
+    """The state with all weights multiplied by `factor`."""
+    return state._replace(layers=jax.tree.map(lambda x: x * factor, state.layers))
+
+
 def test_max_loss_bounds_diverged_networks_alone():
     theta, state = started()
     scales = jnp.asarray([1.0, 1e3, np.nan])
-    layers = jax.vmap(lambda c: jax.tree.map(lambda x: x * c, state.layers))(scales)
+    layers = jax.vmap(lambda c: scaled(state, c))(scales).layers
 
     def losses(task):
         def loss(layers):
@@ -186,13 +196,12 @@ def gathered(jaxpr) -> set[tuple[int, ...]]:
 
 
 def test_a_shared_key_gives_every_network_its_own_numbers():
-    theta = TASK.initial_theta(KEY)
-    init = jax.jit(jax.vmap(TASK.init, (None, 0)))
-    states = init(theta, jax.random.split(KEY, 4))
+    theta, state = started()
+    scale = jnp.arange(4, dtype=jnp.float32)
+    states = jax.vmap(lambda c: scaled(state, c))(scale)
     _, losses = jax.jit(jax.vmap(TASK.step, (None, 0, None)))(theta, states, KEY)
-    step = jax.jit(TASK.step)
     for i in range(4):
-        _, alone = step(theta, jax.tree.map(lambda x, i=i: x[i], states), KEY)
+        _, alone = STEP(theta, jax.tree.map(lambda x, i=i: x[i], states), KEY)
         assert losses[i] == pytest.approx(float(alone), rel=1e-5)
 
 
