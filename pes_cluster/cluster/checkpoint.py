@@ -159,6 +159,8 @@ class CheckpointStore:
                     for name, array in arrays.items()
                     if name.startswith(prefix)
                 }
+        if sorted(blocks) != list(range(len(blocks))):
+            raise CheckpointError(f"{folder}/{MANIFEST}: names not every block")
         return Checkpoint(manifest, _read_part(folder, manifest.driver), blocks)
 
     def _steps(self) -> list[int]:

@@ -22,7 +22,6 @@ from pes_cluster.cluster.settings import RunSettings
 from pes_cluster.cluster.work import Work
 from pes_cluster.core import keys
 from pes_cluster.core.compile import compiled
-from pes_cluster.core.evaluation import evaluator
 from pes_cluster.outer import OuterState
 
 
@@ -126,8 +125,7 @@ class FusedEngine:
         """The mean evaluation loss where it is due, 0 elsewhere."""
         if self._work.task is None:
             return jnp.float32(0)
-        objective = getattr(self._work.method, "objective", "sum")
-        episode = evaluator(self._work.task, objective)
+        episode = self._work.episode()
         every = self._run.eval_every
         due = done == self._run.outer_steps
         if every > 0:

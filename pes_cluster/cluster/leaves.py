@@ -53,6 +53,8 @@ def _plain(leaf: Any) -> Any:
 
 def _restore(name: str, example: Any, array: np.ndarray) -> Any:
     expected = jax.eval_shape(_plain, example) if _is_key(example) else example
+    if array.dtype.kind == "V" and array.dtype.itemsize == expected.dtype.itemsize:
+        array = array.view(expected.dtype)  # numpy saves bfloat16 as two plain bytes.
     found = (tuple(array.shape), array.dtype)
     if found != (tuple(expected.shape), np.dtype(expected.dtype)):
         raise LeavesError(
@@ -60,5 +62,6 @@ def _restore(name: str, example: Any, array: np.ndarray) -> Any:
             f"{tuple(expected.shape)} and {expected.dtype}"
         )
     if _is_key(example):
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(example))
+        implementation = jax.random.key_impl(example)
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=implementation)
     return array

@@ -45,6 +45,12 @@ class Work:
         theta = self.task.initial_theta(keys.theta_key(self.seed))
         return jax.tree.map(np.asarray, theta)
 
+    def episode(self) -> Callable[[Theta, Any], Any]:
+        """Returns ``(theta, key) -> loss`` of one full episode, by the objective."""
+        assert self.task is not None
+        objective: Any = getattr(self.method, "objective", "sum")
+        return evaluator(self.task, objective)
+
     def evaluation(self) -> Callable[[Theta, Any, Any], Any] | None:
         """Returns ``(theta, outer_step, index) -> loss`` of one full episode, compiled.
 
@@ -52,8 +58,7 @@ class Work:
         """
         if self.task is None:
             return None
-        objective = getattr(self.method, "objective", "sum")
-        episode = evaluator(self.task, objective)
+        episode = self.episode()
 
         def one(theta: Theta, outer_step: Any, index: Any) -> Any:
             key = keys.evaluation_key(self.seed, outer_step, index)

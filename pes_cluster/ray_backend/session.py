@@ -13,12 +13,13 @@ import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import ray
-from ray._raylet import Config
+from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]
 from ray.exceptions import RayError
 
 from pes_cluster.cluster.settings import ClusterSettings, PerShard
@@ -105,7 +106,7 @@ def default_shards(per_shard: PerShard) -> int:
     return max(int(count), 1)
 
 
-def unmet(total: dict[str, float], shards: int, per_shard: PerShard) -> str | None:
+def unmet(total: Mapping[str, float], shards: int, per_shard: PerShard) -> str | None:
     """What a cluster of these resources lacks for the shards, in one line; pure."""
     for name, each in (("CPU", per_shard.num_cpus), ("GPU", per_shard.num_gpus)):
         if shards * each > total.get(name, 0.0) + 1e-9:
@@ -116,7 +117,7 @@ def unmet(total: dict[str, float], shards: int, per_shard: PerShard) -> str | No
     return None
 
 
-def _init(address: str, **options: object) -> None:
+def _init(address: str, **options: Any) -> None:
     # Before any array exists, else without effect.
     jax.config.update("jax_platforms", "cpu")
     handler = signal.getsignal(signal.SIGTERM)
