@@ -21,7 +21,7 @@ class Optimizer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent, with optional momentum and clipping by global norm."""
+    """Stochastic gradient descent, with optional momentum and clipping by norm."""
 
     learning_rate: float
     momentum: float = 0.0

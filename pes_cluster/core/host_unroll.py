@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pes_cluster.core.keys import DataKeys
@@ -47,7 +48,8 @@ def host_unroll(
     alive = np.ones((pairs, members), bool)
     carry = source.start
     for position in range(window.length):
-        carry, thetas = source.at(carry, inner_step, np.int32(position))
+        now = jnp.asarray(inner_step)
+        carry, thetas = source.at(carry, now, jnp.int32(position))
         thetas = jax.tree.map(np.asarray, thetas)
         keys = _Keys(data, identity, episode, inner_step, position)
         for p, m in np.ndindex(pairs, members):
@@ -78,11 +80,11 @@ def host_unroll(
     lines = [jax.tree.map(lambda *x: np.stack(x), *row) for row in states]
     after = Trajectories(
         state=jax.tree.map(lambda *x: np.stack(x), *lines),
-        inner_step=inner_step,
-        episode=episode,
-        objective=np.asarray(trajectories.objective),
+        inner_step=jnp.asarray(inner_step),
+        episode=jnp.asarray(episode),
+        objective=jnp.asarray(trajectories.objective),
     )
-    return after, Unrolled(losses, ended)
+    return after, Unrolled(jnp.asarray(losses), jnp.asarray(ended))
 
 
 @dataclasses.dataclass
@@ -97,11 +99,11 @@ class _Keys:
 
     def __post_init__(self) -> None:
         who = (self.identity.pair_id, self.identity.block)
-        episode = self.clock_episode.copy()
+        episode = jnp.array(self.clock_episode)
         self._episode = self.data.episode(*who, episode)
         self._objective = self.data.objective(*who, episode)
-        when = (self.identity.outer_step, np.int32(self.position))
-        self._step = self.data.step(*who, episode, self.clock_step.copy(), *when)
+        when = (self.identity.outer_step, jnp.int32(self.position))
+        self._step = self.data.step(*who, episode, jnp.array(self.clock_step), *when)
 
     def episode(self, pair: int, member: int) -> jax.Array:
         return _shared(self._episode, pair, member)

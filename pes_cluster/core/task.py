@@ -50,10 +50,8 @@ class Task(Protocol[State]):
         """Returns the first inner state of an episode; the key is consumed."""
         ...
 
-    def step(
-        self, theta: Theta, state: State, key: jax.Array
-    ) -> tuple[State, jax.Array] | tuple[State, jax.Array, jax.Array]:
-        """Advances one inner step; the key is consumed."""
+    def step(self, theta: Theta, state: State, key: jax.Array) -> tuple[Any, ...]:
+        """Advances one inner step to (state, loss[, done]); the key is consumed."""
         ...
 
 

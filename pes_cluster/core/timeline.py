@@ -5,7 +5,7 @@ the credit, for JAX and for host tasks.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -110,7 +110,7 @@ def timeline(window: Window, inner_step: jax.Array, ended: jax.Array) -> Timelin
         ended: Whether the episode ended with each step, [P, M, K].
     """
 
-    def tick(clock: jax.Array, x: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+    def tick(clock: jax.Array, x: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
         position, end = x
         seen = (clock == 0, window.changes(clock, position))
         return jnp.where(end, 0, clock + 1), seen

@@ -73,7 +73,8 @@ def unroll(
     sees the theta which that step sees. Where resets can fall only on the window's
     first step the test for them is made once.
     """
-    shape = trajectories.inner_step.shape
+    pairs, members = trajectories.inner_step.shape
+    shape = (pairs, members)
     trait = traits(task)
     limit = window.first_limit(identity.pair_id)
 

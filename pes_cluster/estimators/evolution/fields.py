@@ -26,6 +26,7 @@ class ExponentialDecay:
             )
 
     def __call__(self, outer_step: jax.Array) -> jax.Array:
+        """Returns sigma at an outer step."""
         decayed = self.initial * self.rate ** (outer_step / self.every)
         return jnp.maximum(jnp.asarray(decayed, jnp.float32), self.minimum)
 
