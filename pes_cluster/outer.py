@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pes_cluster.core import trees
 from pes_cluster.core.task import Theta
 
 
@@ -115,7 +116,7 @@ def update(optimizer: Optimizer) -> Update:
             gradient, state.optimizer_state, state.theta
         )
         theta = optax.apply_updates(state.theta, updates)
-        return OuterState(theta, memory), optax.global_norm(gradient)
+        return OuterState(theta, memory), trees.norms(gradient, 0)
 
     return step
 

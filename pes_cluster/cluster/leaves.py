@@ -62,6 +62,7 @@ def _restore(name: str, example: Any, array: np.ndarray) -> Any:
             f"{tuple(expected.shape)} and {expected.dtype}"
         )
     if _is_key(example):
-        implementation = jax.random.key_impl(example)
+        # An abstract example has no implementation to ask for, an empty array has.
+        implementation = jax.random.key_impl(jnp.empty(0, example.dtype))
         return jax.random.wrap_key_data(jnp.asarray(array), impl=implementation)
     return array

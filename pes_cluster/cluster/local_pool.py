@@ -24,7 +24,8 @@ class LocalPool:
         self.num_blocks = work.program().num_blocks
         self._assignment = assign(self.num_blocks, shards)
         self.shards = len(self._assignment)
-        self._shards = [Shard(work) for _ in self._assignment]
+        functions: dict[str, Any] = {}  # Compiled once for all of them.
+        self._shards = [Shard(work, functions) for _ in self._assignment]
 
     def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
         """See `Pool`."""

@@ -4,7 +4,6 @@ A plain class without Ray. Every call carries the outer step; a shard refuses an
 its own next one, so that a window is never run twice and never skipped.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,17 +28,17 @@ class Shard:
     to be treated as lost.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, functions: dict[str, Any] | None = None) -> None:
+        """Builds the program; `functions` are shared by the shards of one process."""
         self._program = work.program()
         self._theta = work.initial_theta()
         self._work = work
-        self._evaluation: Callable[..., Any] | None = None
         self._example = jax.eval_shape(
             lambda theta: self._program.init(theta, 0), self._theta
         )
         self._blocks: dict[int, Any] = {}
         self._next_step = 0
-        self._functions: dict[str, Any] = {}
+        self._functions = {} if functions is None else functions
 
     def adopt(self, blocks: dict[int, Arrays | None], next_step: int) -> None:
         """Takes over blocks: from their arrays, or (None) before their first window.
@@ -115,11 +114,10 @@ class Shard:
         """Returns the loss of the named evaluation episodes."""
         if not indices:
             return {}
-        if self._evaluation is None:
+        if "evaluate" not in self._functions:
             # On first use: most shards of a small evaluation are never asked.
-            self._evaluation = self._work.evaluation()
-        evaluation = self._evaluation
-        assert evaluation is not None
+            self._functions["evaluate"] = self._work.evaluation()
+        evaluation = self._functions["evaluate"]
         return {
             index: float(evaluation(theta, np.int32(outer_step), np.int32(index)))
             for index in indices
