@@ -1,0 +1,189 @@
+"""What the commands do when they are used rightly."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pes_cluster.cli import main
+from pes_cluster.metrics import jsonl
+
+ROOT = pathlib.Path(__file__).parents[2]
+TOY = str(ROOT / "configs" / "toy_regression" / "pes.yaml")
+NANO = [
+    TOY,
+    "estimator.num_particles=4",
+    "cluster.fuse=1",
+    "run.eval_every=2",
+    "checkpoint.every=4",
+]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _result(run_dir: str) -> dict[str, object]:
+    return json.loads((pathlib.Path(run_dir) / "result.json").read_text())
+
+
+def _steps(run_dir: str) -> list[int]:
+    records = jsonl.read(pathlib.Path(run_dir) / "metrics.jsonl")
+    return [record["outer_step"] for record in records]
+
+
+def test_run_then_run_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *NANO, "run.outer_steps=6", "--run-dir", "a"]) == 0
+    out = capsys.readouterr().out
+    assert "step 6/6" in out
+    assert out.splitlines()[-1] == "results: a  chart: a/plots/loss.png"
+    result = _result("a")
+    assert result["status"] == "finished"
+    assert result["outer_steps"] == 6
+    assert result["inner_steps"] == 6 * 4 * 10
+    assert _steps("a") == [1, 2, 3, 4, 5, 6]
+    before = pathlib.Path("a/result.json").read_bytes()
+    assert main(["run", *NANO, "run.outer_steps=6", "--run-dir", "a"]) == 0
+    assert "the run is finished" in capsys.readouterr().out
+    assert pathlib.Path("a/result.json").read_bytes() == before
+    assert _steps("a") == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_longer_run_continues_to_the_same_bits() -> None:
+    assert main(["run", *NANO, "run.outer_steps=9", "--run-dir", "whole"]) == 0
+    assert main(["run", *NANO, "run.outer_steps=5", "--run-dir", "parts"]) == 0
+    more = ["run.outer_steps=9", "cluster.shards=2", "--run-dir", "parts"]
+    assert main(["run", *NANO, *more]) == 0
+    assert _result("parts")["theta_sha256"] == _result("whole")["theta_sha256"]
+    assert _steps("parts") == list(range(1, 10))
+
+
+def test_without_a_run_dir_it_makes_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *NANO, "run.outer_steps=1"]) == 0
+    (run_dir,) = pathlib.Path("runs").iterdir()
+    assert run_dir.name.startswith("toy_regression-pes-")
+    assert str(run_dir) in capsys.readouterr().out
+
+
+def test_killed_and_resumed_to_the_same_bits() -> None:
+    """SIGKILL between checkpoints, in a process of its own."""
+    _interrupted(signal.SIGKILL)
+    assert not pathlib.Path("a/result.json").exists()
+    assert main(["resume", "a"]) == 0
+    assert _steps("a") == list(range(1, 3001))
+    assert main(["run", *_LONG, "--run-dir", "whole"]) == 0
+    assert _result("a")["theta_sha256"] == _result("whole")["theta_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_signal_stops_with_a_checkpoint(number: signal.Signals, status: int) -> None:
+    assert _interrupted(number) == status
+    result = _result("a")
+    done = result["outer_steps"]
+    assert result["status"] == "stopped"
+    assert _steps("a")[-1] == done
+    newest = sorted(pathlib.Path("a/checkpoints").iterdir())[-1]
+    assert newest.name == f"step_{done:08d}"
+    assert (newest / "manifest.json").is_file()
+
+
+_LONG = [*NANO, "run.outer_steps=3000", "run.eval_every=0", "checkpoint.every=150"]
+
+
+def _interrupted(number: signal.Signals) -> int:
+    """Starts a long run, signals it after its first checkpoint, returns its status."""
+    program = "import sys; from pes_cluster.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "run", *_LONG, "--run-dir", "a"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 300/"):
+                process.send_signal(number)
+                break
+        process.stdout.read()
+        return process.wait(60)
+
+
+def test_plot_and_compare(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        extra = [f"run.seed={seed}", "run.outer_steps=4", "--run-dir", f"all/{name}"]
+        assert main(["run", *NANO, *extra]) == 0
+    chart = pathlib.Path("all/a/plots/loss.png")
+    chart.unlink()
+    capsys.readouterr()
+    assert main(["plot", "all/a"]) == 0
+    assert capsys.readouterr().out == "chart: all/a/plots/loss.png\n"
+    assert chart.stat().st_size > 5000
+    assert main(["compare", "all/a", "all/b"]) == 0
+    out = capsys.readouterr().out
+    assert "finished" in out
+    assert out.splitlines()[-1] == "chart: all/comparison.png"
+    assert pathlib.Path("all/comparison.png").stat().st_size > 5000
+
+
+def test_config_show_and_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", TOY, "run.seed=3"]) == 0
+    shown = capsys.readouterr().out
+    pathlib.Path("copy.yaml").write_text(shown)
+    assert main(["config", "show", "copy.yaml"]) == 0
+    assert capsys.readouterr().out == shown
+    assert "seed: 3" in shown
+    assert main(["config", "list"]) == 0
+    assert "estimator: bptt, es_single" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], [], ["run", "--help"]]
+)
+def test_help_and_version(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 0
+    assert capsys.readouterr().out
+
+
+def test_a_failed_run_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    wild = ["outer.optimizer={type: sgd, learning_rate: 1e38}", "run.outer_steps=50"]
+    assert main(["run", *NANO, *wild, "--run-dir", "a"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "theta is not finite" in line
+    assert _result("a")["status"] == "failed"
+
+
+def test_a_run_of_another_process_is_left_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import fcntl
+
+    assert main(["run", *NANO, "run.outer_steps=1", "--run-dir", "a"]) == 0
+    with open("a/lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        capsys.readouterr()
+        assert main(["run", *NANO, "run.outer_steps=2", "--run-dir", "a"]) == 2
+    assert "another process" in capsys.readouterr().err
+    assert _result("a")["outer_steps"] == 1
+
+
+def test_the_package_loads_without_jax_and_ray() -> None:
+    program = (
+        "import sys, pes_cluster; "
+        "assert not {'jax', 'ray', 'matplotlib'} & set(sys.modules); "
+        "[getattr(pes_cluster, name) for name in pes_cluster.__all__]; "
+        "assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_version_is_the_packages() -> None:
+    import tomllib
+
+    import pes_cluster
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert pes_cluster.__version__ == project["version"]
