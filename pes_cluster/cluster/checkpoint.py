@@ -159,7 +159,7 @@ class CheckpointStore:
                     for name, array in arrays.items()
                     if name.startswith(prefix)
                 }
-        if sorted(blocks) != list(range(len(blocks))):
+        if not blocks or sorted(blocks) != list(range(len(blocks))):
             raise CheckpointError(f"{folder}/{MANIFEST}: names not every block")
         return Checkpoint(manifest, _read_part(folder, manifest.driver), blocks)
 

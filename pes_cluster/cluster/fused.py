@@ -16,7 +16,7 @@ import numpy as np
 from pes_cluster import outer
 from pes_cluster.cluster.checkpoint import Part, write_part
 from pes_cluster.cluster.engine import Advanced, Measured, evaluation_due
-from pes_cluster.cluster.leaves import Arrays, from_arrays, to_arrays
+from pes_cluster.cluster.leaves import Arrays, check_blocks, from_arrays, to_arrays
 from pes_cluster.cluster.pool import Lost
 from pes_cluster.cluster.settings import RunSettings
 from pes_cluster.cluster.work import Work
@@ -52,6 +52,7 @@ class FusedEngine:
         """See `Engine`."""
         del next_step  # The loop is handed its first step.
         count = self._program.num_blocks
+        check_blocks(blocks, count)
         if blocks is None:
             rows = [self._program.init(self._theta, index) for index in range(count)]
         else:

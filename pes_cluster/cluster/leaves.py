@@ -43,6 +43,16 @@ def from_arrays(example: Any, arrays: Arrays) -> Any:
     return jax.tree.unflatten(structure, leaves)
 
 
+def check_blocks(blocks: dict[int, Arrays] | None, num_blocks: int) -> None:
+    """Refuses saved blocks that are not the run's; None are fresh ones.
+
+    Raises:
+        LeavesError: Blocks are missing, or there are too many.
+    """
+    if blocks is not None and sorted(blocks) != list(range(num_blocks)):
+        raise LeavesError(f"{len(blocks)} blocks, not the configuration's {num_blocks}")
+
+
 def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 

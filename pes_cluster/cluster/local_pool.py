@@ -6,7 +6,7 @@ import numpy as np
 
 from pes_cluster.cluster.assignment import assign
 from pes_cluster.cluster.checkpoint import Part
-from pes_cluster.cluster.leaves import Arrays
+from pes_cluster.cluster.leaves import Arrays, check_blocks
 from pes_cluster.cluster.pool import Lost, Scored
 from pes_cluster.cluster.shard import Shard
 from pes_cluster.cluster.work import Work
@@ -29,6 +29,7 @@ class LocalPool:
 
     def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
         """See `Pool`."""
+        check_blocks(blocks, self.num_blocks)
         for shard, owned in zip(self._shards, self._assignment, strict=True):
             shard.adopt({i: blocks[i] if blocks else None for i in owned}, next_step)
         return None

@@ -1,0 +1,108 @@
+"""Fused outer steps: the same run as step by step, in one compiled loop."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from pes_cluster.cluster.engine import PoolEngine
+from pes_cluster.cluster.fused import FusedEngine
+from pes_cluster.cluster.local_pool import LocalPool
+from pes_cluster.cluster.settings import RunSettings
+from pes_cluster.cluster.work import Work
+from pes_cluster.core.trees import sha256
+from pes_cluster.estimators.evolution.pes import PES
+from pes_cluster.tasks.toy_regression import ToyRegression
+
+from .scripted import OPTIMIZER, Scripted, drive, local, work
+
+RUN = RunSettings(outer_steps=12, eval_every=4, eval_episodes=3)
+
+
+def fused(method: Scripted | None = None, fuse: int = 4) -> FusedEngine:
+    return FusedEngine(work(method), OPTIMIZER, RUN, fuse)
+
+
+@pytest.mark.parametrize("fuse", [5, 100])
+def test_it_is_the_run_made_step_by_step(tmp_path: pathlib.Path, fuse: int) -> None:
+    plain, records = drive(local(run=RUN), tmp_path / "plain")
+    looped, others = drive(fused(fuse=fuse), tmp_path / "fused")
+    for name, leaf in plain.theta.items():
+        np.testing.assert_allclose(looped.theta[name], leaf, rtol=1e-5)
+    assert len(others) == len(records) == 12
+    for one, other in zip(records, others, strict=True):
+        assert (one.outer_step, one.inner_steps) == (
+            other.outer_step,
+            other.inner_steps,
+        )
+        assert one.particles == other.particles
+        np.testing.assert_allclose(other.loss, one.loss, rtol=1e-5)
+        assert (one.eval_loss is None) == (other.eval_loss is None)
+        if one.eval_loss is not None and other.eval_loss is not None:
+            np.testing.assert_allclose(other.eval_loss, one.eval_loss, rtol=1e-5)
+        np.testing.assert_allclose(other.gradient_norm, one.gradient_norm, rtol=1e-4)
+
+
+def test_on_the_toy_regression_it_keeps_the_bits(tmp_path: pathlib.Path) -> None:
+    job = Work(ToyRegression(), PES(20, 10, 0.3), 0)
+    run = RunSettings(outer_steps=30)
+    plain = PoolEngine(LocalPool(job), job, OPTIMIZER, run)
+    looped = FusedEngine(job, OPTIMIZER, run, 10)
+    hashes = {
+        sha256(_drive(engine, job, tmp_path / name))
+        for name, engine in (("plain", plain), ("fused", looped))
+    }
+    assert len(hashes) == 1
+    assert hashes != {sha256(job.initial_theta())}
+
+
+def _drive(engine: PoolEngine | FusedEngine, job: Work, folder: pathlib.Path) -> object:
+    from pes_cluster.cluster.checkpoint import CheckpointStore
+    from pes_cluster.cluster.driver import Driver, Plan
+
+    plan = Plan(30, 20, "toy", lambda record: None)
+    store = CheckpointStore(str(folder))
+    outcome = Driver(plan, engine, store, OPTIMIZER, job.initial_theta()).run()
+    assert outcome.status == "finished"
+    return outcome.theta
+
+
+def test_chunks_end_at_checkpoints_so_that_a_resumed_run_has_the_same_bits(
+    tmp_path: pathlib.Path,
+) -> None:
+    whole, _ = drive(fused(), tmp_path / "whole")
+    cut, records = drive(fused(), tmp_path / "cut", stop_after=4)
+    assert (cut.status, cut.outer_step) == ("stopped", 4)
+    resumed, rest = drive(fused(), tmp_path / "cut", resume=True)
+    assert rest[0].outer_step == 5
+    assert sha256(resumed.theta) == sha256(whole.theta)
+
+
+def test_it_takes_over_from_a_pool_and_hands_back(tmp_path: pathlib.Path) -> None:
+    whole, _ = drive(local(), tmp_path / "whole")
+    drive(local(shards=2), tmp_path / "cut", outer_steps=4)
+    drive(fused(), tmp_path / "cut", outer_steps=8, resume=True)
+    last, _ = drive(local(shards=3), tmp_path / "cut", resume=True)
+    for name, leaf in whole.theta.items():
+        np.testing.assert_allclose(last.theta[name], leaf, rtol=1e-5)
+
+
+def test_the_step_that_diverged_is_found_within_a_chunk(tmp_path: pathlib.Path) -> None:
+    outcome, _ = drive(fused(Scripted(nan_at=7), 5), tmp_path)
+    assert outcome.status == "failed" and outcome.error is not None
+    assert "since outer step 8;" in outcome.error
+
+
+def test_a_learner_is_fused(tmp_path: pathlib.Path) -> None:
+    _, records = drive(fused(Scripted(learner=True)), tmp_path / "fused")
+    _, others = drive(local(Scripted(learner=True)), tmp_path / "plain")
+    np.testing.assert_allclose(
+        [r.loss for r in records], [r.loss for r in others], rtol=1e-5
+    )
+    assert {record.gradient_norm for record in records} == {None}
+
+
+@pytest.mark.parametrize("method", [Scripted(shaped=True), Scripted(raise_at=3)])
+def test_what_cannot_be_fused_is_refused(method: Scripted) -> None:
+    with pytest.raises(ValueError, match="^fuse: .*cluster.fuse=1$"):
+        fused(method)
