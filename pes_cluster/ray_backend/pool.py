@@ -9,7 +9,6 @@ import contextlib
 import logging
 import math
 import os
-import tempfile
 import textwrap
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pes_cluster.cluster.assignment import assign
 from pes_cluster.cluster.checkpoint import CheckpointError, Part
-from pes_cluster.cluster.leaves import Arrays
+from pes_cluster.cluster.leaves import Arrays, check_blocks
 from pes_cluster.cluster.local_pool import in_order
 from pes_cluster.cluster.pool import Lost, Scored
 from pes_cluster.cluster.settings import ClusterSettings, PerShard
@@ -42,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 INLINE_FLOATS = 25_000  # Above it, one `ray.put` is cheaper than a copy in every call.
 ATTEMPTS = 3  # Rebuilds of one shard within one call, before the run is given up.
+START_SECONDS = 120.0  # For every shard to be placed and to build its functions.
 SNAPSHOT_SHARE = 0.03  # Of the run's time, spent on snapshots.
 
 Arguments = Callable[[int], tuple[Any, ...]]  # Of one shard's call.
@@ -76,10 +76,13 @@ class RayPool:
             if lacking is not None:
                 raise RayStartError(lacking)
             self._actors = [self._actor() for _ in self._assignment]
+            stack.callback(self._kill)
+            self._await_start()
             self._session = stack.pop_all()
 
     def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
         """See `Pool`."""
+        check_blocks(blocks, self.num_blocks)
         self._base, self._ring = blocks, []
         self._base_step = self._next_step = next_step
         done = self._each("adopt", self._adopted)
@@ -125,10 +128,24 @@ class RayPool:
 
     def close(self) -> None:
         """See `Pool`."""
+        self._session.close()
+
+    def _await_start(self) -> None:
+        """Waits until every shard runs; what raised in one, its first call reports."""
+        ready = [actor.__ray_ready__.remote() for actor in self._actors]
+        done, waiting = ray.wait(ready, num_returns=len(ready), timeout=START_SECONDS)
+        if waiting:
+            each = self._settings.per_shard
+            raise RayStartError(
+                f"per_shard: {len(done)} of {self.shards} shards could start within "
+                f"{START_SECONDS:g} s; each needs a node with {each.num_cpus:g} CPU and "
+                f"{each.num_gpus:g} GPU free and the labels {each.labels}"
+            )
+
+    def _kill(self) -> None:
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
-        self._session.close()
 
     def _window(self, method: str, outer_step: int, theta: Theta) -> list[Any] | Lost:
         """Advances every block, then remembers theta, or the blocks where it is due."""
@@ -197,13 +214,13 @@ class RayPool:
         except RayTaskError as error:
             return _task_error(shard, error)
         except RayActorError as error:
-            return Lost(shard, _last_line(error), bool(error.actor_init_failed))
+            return _dead(shard, error)
         except RayError as error:
             return Lost(shard, _last_line(error))
 
     def _hung(self, shard: int) -> Lost:
         seconds = self._settings.step_deadline
-        return Lost(shard, f"did not answer within {seconds:g} s")
+        return Lost(shard, f"no answer within {seconds:g} s")
 
     def _rebuild(self, lost: Lost) -> None:
         """Puts a new actor in the place of a lost one and brings it up to date.
@@ -261,10 +278,9 @@ def environment(per_shard: PerShard) -> dict[str, str]:
         "NPROC": str(max(int(per_shard.num_cpus), 1)),
         "JAX_COMPILATION_CACHE_DIR": _cache_folder(),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "PYTHONWARNINGS": "ignore",
-        "PYTHONPATH": os.pathsep.join(
-            part for part in (os.getcwd(), os.environ.get("PYTHONPATH")) if part
-        ),
+        "PYTHONPATH": _python_path(),
     }
     if per_shard.num_gpus > 0:
         # Empty: JAX takes the GPU although the driver was told to stay on the CPU.
@@ -280,14 +296,26 @@ def sendable(theta: Theta) -> Any:
     return theta if size <= INLINE_FLOATS else ray.put(theta)
 
 
+def _python_path() -> str:
+    """Where a user's task is found, this package's sources, and what the user named."""
+    folders = [os.getcwd()]
+    package = Path(__file__).resolve().parents[2]
+    # Installed, it is found anyway; there it would come before the standard library.
+    if package.name not in ("site-packages", "dist-packages"):
+        folders.append(str(package))
+    return os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def _cache_folder() -> str:
-    """Compiled programs that all shards of this user share."""
+    """Compiled programs that all shards of this user share.
+
+    In the user's own folder: what lies there is executed.
+    """
     given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if given:
         return given
-    folder = Path(tempfile.gettempdir()) / f"pes_cluster_{os.getuid()}" / "compiled"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return str(folder)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return str(Path(cache) / "pes_cluster" / "compiled")
 
 
 def _task_error(shard: int, error: RayTaskError) -> Lost:
@@ -296,6 +324,12 @@ def _task_error(shard: int, error: RayTaskError) -> Lost:
         raise CheckpointError(str(cause)) from None
     line = " ".join(f"{type(cause).__name__}: {cause}".split())
     return Lost(shard, line, user_error=not isinstance(cause, FencedError))
+
+
+def _dead(shard: int, error: RayActorError) -> Lost:
+    if error.actor_init_failed:
+        return Lost(shard, _last_line(error), user_error=True)
+    return Lost(shard, f"its process died ({_last_line(error)})")
 
 
 def _last_line(error: Exception) -> str:

@@ -112,7 +112,8 @@ def unmet(total: Mapping[str, float], shards: int, per_shard: PerShard) -> str |
         if shards * each > total.get(name, 0.0) + 1e-9:
             return (
                 f"shards: {shards} with {each:g} {name} each need {shards * each:g} "
-                f"{name}, the cluster has {total.get(name, 0.0):g}"
+                f"{name}, the cluster has {total.get(name, 0.0):g}; lower "
+                f"cluster.shards or cluster.per_shard.num_{name.lower()}s"
             )
     return None
 

@@ -1,0 +1,239 @@
+"""The pool of actors: the same result as in one process, whatever happens to them."""
+
+import functools
+import importlib
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from pes_cluster import outer
+from pes_cluster.cluster.checkpoint import CheckpointError, CheckpointStore
+from pes_cluster.cluster.driver import Driver, Outcome, Plan
+from pes_cluster.cluster.engine import PoolEngine
+from pes_cluster.cluster.local_pool import LocalPool
+from pes_cluster.cluster.pool import Lost, Pool
+from pes_cluster.cluster.settings import ClusterSettings, PerShard, RunSettings
+from pes_cluster.cluster.work import Work
+from pes_cluster.core.trees import sha256
+from pes_cluster.estimators.evolution.pes import PES
+from pes_cluster.metrics.record import StepRecord
+from pes_cluster.ray_backend import pool as pool_module
+from pes_cluster.ray_backend.pool import RayPool
+from pes_cluster.ray_backend.session import RayStartError
+from pes_cluster.tasks.toy_regression import ToyRegression
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+
+STEPS = 20
+ADAM = outer.Adam(0.01)
+WORK = Work(ToyRegression(), PES(100, 10, 0.3), 0)
+
+
+def settings(shards: int, **per_shard: Any) -> ClusterSettings:
+    return ClusterSettings(shards=shards, per_shard=PerShard(**per_shard))
+
+
+@contextmanager
+def ray_pool(shards: int, work: Work = WORK, **per_shard: Any) -> Iterator[RayPool]:
+    with closing(RayPool(work, settings(shards, **per_shard))) as pool:
+        yield pool
+
+
+def drive(
+    pool: Pool,
+    folder: Path,
+    on_record: Callable[[StepRecord], None] = lambda record: None,
+) -> Outcome:
+    """Runs, or continues what the folder holds; evaluates and saves every 5 steps."""
+    run = RunSettings(outer_steps=STEPS, eval_every=5, eval_episodes=3)
+    store = CheckpointStore(str(folder))
+    plan = Plan(STEPS, 5, "digest", on_record)
+    engine = PoolEngine(pool, WORK, ADAM, run)
+    driver = Driver(plan, engine, store, ADAM, WORK.initial_theta())
+    return driver.run(store.latest()[0])
+
+
+@functools.cache
+def uninterrupted() -> tuple[str, tuple[float, ...]]:
+    """Theta's hash and the losses in one process."""
+    seen: list[StepRecord] = []
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = drive(LocalPool(WORK), Path(folder), on_record=seen.append)
+    return sha256(outcome.theta), tuple(record.loss for record in seen)
+
+
+def process_of(pool: RayPool, shard: int) -> int:
+    """The process of a shard's actor."""
+    return ray.get(pool._actors[shard].__ray_call__.remote(lambda self: os.getpid()))
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_any_number_of_shards_gives_the_result_of_one_process(shards, tmp_path):
+    seen: list[StepRecord] = []
+    with ray_pool(shards) as pool:
+        outcome = drive(pool, tmp_path, on_record=seen.append)
+    assert outcome.status == "finished", outcome.error
+    losses = tuple(record.loss for record in seen)
+    assert (sha256(outcome.theta), losses) == uninterrupted()
+    assert seen[-1].extra["shards"] == shards
+
+
+def kill_at(pool: RayPool, step: int) -> Callable[[StepRecord], None]:
+    """Kills a shard's process once so many steps are done."""
+    victim = process_of(pool, 1)
+
+    def kill(record: StepRecord) -> None:
+        if record.outer_step == step:
+            os.kill(victim, signal.SIGKILL)
+
+    return kill
+
+
+def test_a_killed_shard_is_rebuilt_to_the_same_bits(tmp_path, caplog):
+    with ray_pool(2) as pool:
+        outcome = drive(pool, tmp_path, on_record=kill_at(pool, 13))
+        recovered = pool.recovered
+    assert outcome.status == "finished", outcome.error
+    assert recovered == 1
+    assert sha256(outcome.theta) == uninterrupted()[0]
+    assert "shard 1 lost before outer step 14" in caplog.text
+
+
+def test_a_run_that_lost_a_shard_for_good_resumes_on_another_number(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pool_module, "ATTEMPTS", 0)
+    with ray_pool(2) as pool:
+        outcome = drive(pool, tmp_path, on_record=kill_at(pool, 13))
+    assert (outcome.status, outcome.outer_step) == ("failed", 13)
+    assert outcome.error is not None and "\n" not in outcome.error
+    assert outcome.error.startswith("shard 1 at outer step 14: its process died")
+    with ray_pool(3) as pool:
+        outcome = drive(pool, tmp_path)
+    assert outcome.status == "finished", outcome.error
+    assert sha256(outcome.theta) == uninterrupted()[0]
+
+
+def test_a_shard_that_hangs_counts_as_lost_after_the_deadline(monkeypatch):
+    monkeypatch.setattr(pool_module, "ATTEMPTS", 0)
+    with ray_pool(2) as pool:
+        assert pool.restore(None, 0) is None
+        stopped = process_of(pool, 1)
+        pool._settings = ClusterSettings(shards=2, step_deadline=1.0)
+        os.kill(stopped, signal.SIGSTOP)
+        began = time.monotonic()
+        lost = pool.step(0, WORK.initial_theta())
+        assert time.monotonic() - began < 20
+        os.kill(stopped, signal.SIGCONT)
+    # The other one may still be compiling then.
+    assert isinstance(lost, Lost) and not lost.user_error
+    assert "within 1 s" in lost.reason
+
+
+def test_the_users_module_in_the_working_directory_is_found(user_folder):
+    bowl = importlib.import_module("my_tasks").Bowl()
+    work = Work(bowl, PES(10, 5, 0.1), 0)
+    with ray_pool(2, work) as pool:
+        assert pool.restore(None, 0) is None
+        there = pool.step(0, work.initial_theta())
+    local = LocalPool(work)
+    local.restore(None, 0)
+    here = local.step(0, work.initial_theta())
+    assert not isinstance(there, Lost) and not isinstance(here, Lost)
+    assert [np.asarray(report.gradient).tobytes() for report in there] == [
+        np.asarray(report.gradient).tobytes() for report in here
+    ]
+
+
+def test_an_error_of_the_users_task_comes_back_with_its_message(user_folder):
+    task = importlib.import_module("my_tasks").Broken()
+    work = Work(task, PES(10, 5, 0.1), 0)
+    with ray_pool(2, work) as pool:
+        lost = pool.restore(None, 0) or pool.step(0, work.initial_theta())
+        assert pool.recovered == 0
+    assert isinstance(lost, Lost) and lost.user_error
+    assert "RuntimeError: broken in two" in lost.reason
+    assert "\n" not in lost.reason
+
+
+def test_a_shard_that_cannot_write_its_part_raises_as_in_one_process(tmp_path):
+    (tmp_path / "file").touch()
+    with ray_pool(2) as pool:
+        pool.restore(None, 0)
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            pool.save(str(tmp_path / "file" / "inside"))
+
+
+def test_evaluation_is_spread_and_comes_back_in_the_order_of_the_episodes():
+    theta = WORK.initial_theta()
+    with ray_pool(3) as pool:
+        pool.restore(None, 0)
+        spread = pool.evaluate(theta, 7, 5)
+    local = LocalPool(WORK)
+    local.restore(None, 0)
+    assert spread == local.evaluate(theta, 7, 5)
+
+
+def test_shards_are_placed_on_gpus():
+    with ray_pool(2, num_gpus=1, env={"JAX_PLATFORMS": "cpu"}) as pool:
+        assert pool.restore(None, 0) is None
+        assert ray.available_resources().get("GPU", 0.0) == 0.0
+        assert not isinstance(pool.step(0, WORK.initial_theta()), Lost)
+
+
+def test_one_shard_for_each_gpu_by_default():
+    chosen = PerShard(num_gpus=1, env={"JAX_PLATFORMS": "cpu"})
+    with closing(RayPool(WORK, ClusterSettings(per_shard=chosen))) as pool:
+        assert pool.shards == 2
+
+
+def test_more_gpus_than_there_are_is_refused_in_one_line():
+    with pytest.raises(RayStartError) as caught:
+        RayPool(WORK, settings(3, num_gpus=1))
+    assert str(caught.value) == (
+        "shards: 3 with 1 GPU each need 3 GPU, the cluster has 2; lower "
+        "cluster.shards or cluster.per_shard.num_gpus"
+    )
+
+
+def test_a_label_that_no_node_has_is_refused_in_bounded_time(monkeypatch):
+    monkeypatch.setattr(pool_module, "START_SECONDS", 2.0)
+    with pytest.raises(RayStartError, match=r"per_shard.*zone.*nowhere"):
+        RayPool(WORK, settings(1, labels={"zone": "nowhere"}))
+
+
+def test_closing_ends_the_processes():
+    with ray_pool(2) as pool:
+        pool.restore(None, 0)
+        processes = [process_of(pool, shard) for shard in range(2)]
+    deadline = time.monotonic() + 20
+    while any(map(alive, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, processes))
+
+
+def alive(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_the_users_environment_wins():
+    chosen = pool_module.environment(PerShard(num_cpus=2.5, env={"A": "1"}))
+    assert (chosen["NPROC"], chosen["JAX_PLATFORMS"], chosen["A"]) == ("2", "cpu", "1")
+    forced = PerShard(num_gpus=1, env={"JAX_PLATFORMS": "cpu"})
+    assert pool_module.environment(forced)["JAX_PLATFORMS"] == "cpu"
+
+
+def test_large_thetas_are_shared_and_small_ones_sent_along():
+    small, large = np.zeros(25_000), np.zeros(25_001)
+    assert pool_module.sendable(small) is small
+    assert isinstance(pool_module.sendable(large), ray.ObjectRef)
