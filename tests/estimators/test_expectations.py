@@ -1,0 +1,231 @@
+"""Every estimator against its exact expectation, and a biased one that must fail.
+
+Tolerances are Hotelling's T2 of many independent pairs: chi2 with 3 degrees of freedom at
+the exact gradient (30 leaves p = 1.4e-6), far above 100 at a wrong one.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pes_cluster.estimators.evolution.fields import ExponentialDecay
+from pes_cluster.estimators.evolution.full_es import FullES
+from pes_cluster.estimators.evolution.gpes import GPES
+from pes_cluster.estimators.evolution.nres import NRES
+from pes_cluster.estimators.evolution.pes import PES
+from pes_cluster.estimators.evolution.truncated_es import TruncatedES
+
+PAIRS = 40_000
+pytestmark = pytest.mark.statistical
+
+
+def _system() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A, B and targets of s_t = A s_{t-1} + B theta, spectral radius 0.9."""
+    random = np.random.default_rng(0)
+    a = random.normal(size=(4, 4))
+    a *= 0.9 / max(abs(np.linalg.eigvals(a)))
+    b, y = random.normal(size=(4, 3)), random.normal(size=(12, 4))
+    return tuple(x.astype(np.float32) for x in (a, b, y))  # type: ignore[return-value]
+
+
+A, B, Y = _system()
+THETA = jnp.array([0.1, 0.2, 0.3])
+
+
+@dataclasses.dataclass(frozen=True)
+class Quadratic:
+    """L_t = 0.5 |s_t - y_t|^2: antithetic differences see the gradient exactly."""
+
+    episode_length: int = 12
+    final: bool = False
+
+    def initial_theta(self, key: Any) -> jax.Array:
+        return THETA
+
+    def init(self, theta: jax.Array, key: Any) -> tuple[jax.Array, jax.Array]:
+        return jnp.ones(4), jnp.int32(0)
+
+    def step(self, theta: jax.Array, state: Any, key: Any) -> Any:
+        x, t = state
+        x = A @ x + B @ theta
+        return (x, t + 1), 0.5 * jnp.sum((x - jnp.asarray(Y)[t]) ** 2)
+
+    def final_loss(self, theta: jax.Array, state: Any, key: Any) -> jax.Array:
+        return 0.5 * jnp.sum((state[0] - 1.0) ** 2)
+
+
+def _gradient(task: Quadratic, window: int | None, final: bool = False) -> np.ndarray:
+    """The exact gradient of an episode, or (window) the truncated one."""
+
+    def loss(theta: jax.Array) -> jax.Array:
+        state, total = task.init(theta, None), jnp.float32(0)
+        for t in range(task.episode_length):
+            if window is not None and t % window == 0:
+                state = jax.lax.stop_gradient(state)
+            state, step_loss = task.step(theta, state, None)
+            total += step_loss
+        return task.final_loss(theta, state, None) if final else total
+
+    return np.asarray(jax.grad(loss)(THETA), np.float64)
+
+
+def _estimates(es: Any, task: Any, first: int, windows: int, seed: int) -> np.ndarray:
+    """Each pair's estimate, added over windows first..first+windows at fixed theta."""
+    es = dataclasses.replace(es, num_particles=2 * PAIRS, pairs_per_block=1)
+    program = es.build(task, seed)
+    theta = task.initial_theta(None)
+
+    def pair(index: jax.Array) -> jax.Array:
+        def window(block: Any, step: jax.Array) -> tuple[Any, jax.Array]:
+            block, report = program.advance(theta, block, step)
+            return block, report.gradient / report.weight
+
+        steps = jnp.arange(first + windows)
+        _, gradients = jax.lax.scan(window, program.init(theta, index), steps)
+        return jnp.sum(gradients[first:], axis=0)
+
+    return np.asarray(jax.jit(jax.vmap(pair))(jnp.arange(PAIRS)), np.float64)
+
+
+def _t2(samples: np.ndarray, mean: np.ndarray) -> float:
+    """Hotelling's statistic; chi2 with as many degrees of freedom as dimensions."""
+    samples = samples.reshape(len(samples), -1)
+    off = samples.mean(axis=0) - np.ravel(mean)
+    covariance = np.atleast_2d(np.cov(samples.T))
+    return float(len(samples) * off @ np.linalg.solve(covariance, off))
+
+
+@pytest.mark.parametrize(
+    "es",
+    [
+        PES(2, 3, 0.5),
+        NRES(2, 3, 0.5),
+        GPES(2, 3, 0.5, noise_period=2),
+        GPES(2, 3, 0.5, noise_period=5),
+        PES(2, 3, ExponentialDecay(0.5, 0.8)),
+    ],
+    ids=["pes", "nres", "gpes_2", "gpes_5", "pes_sigma_schedule"],
+)
+def test_windows_of_an_episode_sum_to_the_exact_gradient(
+    es: Any, test_seed: int
+) -> None:
+    task = Quadratic()
+    samples = _estimates(es, task, 0, 4, test_seed)
+    exact = _t2(samples, _gradient(task, None))
+    truncated = _t2(samples, _gradient(task, 3))
+    print(f"{type(es).__name__}: T2 exact {exact:.1f}, truncated {truncated:.0f}")
+    assert exact < 30
+    assert truncated > 100
+
+
+def test_truncated_es_estimates_the_truncated_gradient(test_seed: int) -> None:
+    """The power check: what is biased fails the test that the others pass."""
+    task = Quadratic()
+    samples = _estimates(TruncatedES(2, 3, 0.5), task, 0, 4, test_seed)
+    exact = _t2(samples, _gradient(task, None))
+    truncated = _t2(samples, _gradient(task, 3))
+    print(f"TruncatedES: T2 exact {exact:.0f}, truncated {truncated:.1f}")
+    assert truncated < 30
+    assert exact > 100
+
+
+@pytest.mark.parametrize(
+    "es",
+    [
+        PES(2, 5, 0.5),
+        NRES(2, 5, 0.5),
+        GPES(2, 5, 0.5, noise_period=4),
+        PES(2, 5, 0.5, start="staggered"),
+        NRES(2, 5, 0.5, start="staggered"),
+    ],
+    ids=["pes", "nres", "gpes", "pes_staggered", "nres_staggered"],
+)
+def test_episodes_that_end_inside_a_window(es: Any, test_seed: int) -> None:
+    """T = 12, K = 5: twelve windows hold five whole episodes of whatever phase."""
+    task = Quadratic()
+    windows = 12
+    samples = _estimates(es, task, 12, windows, test_seed)
+    exact = _t2(samples, 5 * _gradient(task, None))
+    wrong = _t2(samples, 5 * _gradient(task, 3))
+    print(f"{type(es).__name__}: T2 exact {exact:.1f}, truncated {wrong:.0f}")
+    assert exact < 30
+    assert wrong > 100
+
+
+@pytest.mark.parametrize("es", [PES(2, 3, 0.5), PES(2, 5, 0.5)], ids=["k3", "k5"])
+def test_final_loss_by_telescoping(es: Any, test_seed: int) -> None:
+    task = Quadratic()
+    windows = 4 if es.truncation_length == 3 else 12
+    episodes = 1 if windows == 4 else 5
+    es = dataclasses.replace(es, objective="final")
+    samples = _estimates(es, task, 0 if windows == 4 else 12, windows, test_seed)
+    exact = _t2(samples, episodes * _gradient(task, None, final=True))
+    summed = _t2(samples, episodes * _gradient(task, None))
+    print(f"final loss: T2 exact {exact:.1f}, summed objective {summed:.0f}")
+    assert exact < 30
+    assert summed > 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Cubic:
+    """(sum_k theta_k)^3 over three windows: tells PES from NRES by its moments."""
+
+    episode_length: int = 3
+
+    def initial_theta(self, key: Any) -> jax.Array:
+        return jnp.array([0.5])
+
+    def init(self, theta: jax.Array, key: Any) -> jax.Array:
+        return jnp.zeros(2)
+
+    def step(self, theta: jax.Array, state: jax.Array, key: Any) -> Any:
+        total, steps = state[0] + theta[0], state[1] + 1
+        return jnp.stack([total, steps]), jnp.where(steps == 3, total**3, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("es", "mean", "other"),
+    [
+        # 3n((n theta)^2 + n sigma^2) and 3n^3(theta^2 + sigma^2), n = 3.
+        (PES(2, 1, 0.4), 24.57, 33.21),
+        (NRES(2, 1, 0.4), 33.21, 24.57),
+        (GPES(2, 1, 0.4, noise_period=1), 24.57, 33.21),
+        (FullES(2, 0.4), 33.21, 24.57),
+    ],
+    ids=["pes", "nres", "gpes", "full_es"],
+)
+def test_cubic_moments(es: Any, mean: float, other: float, test_seed: int) -> None:
+    windows = 1 if isinstance(es, FullES) else 3
+    samples = _estimates(es, Cubic(), 0, windows, test_seed)
+    error = samples.std() / np.sqrt(len(samples))
+    z = (samples.mean() - mean) / error
+    print(f"{type(es).__name__}: {samples.mean():.2f} +- {error:.2f}, z {z:.1f}")
+    assert abs(z) < 5
+    assert abs(samples.mean() - other) / error > 8
+
+
+def _gradients(es: Any, windows: int) -> list[np.ndarray]:
+    task = Quadratic()
+    program = es.build(task, 7)
+    block, seen = program.init(THETA, 0), []
+    advance = jax.jit(program.advance)
+    for step in range(windows):
+        block, report = advance(THETA, block, step)
+        seen.append(np.asarray(report.gradient))
+    return seen
+
+
+def test_identities() -> None:
+    """One window an episode: PES, NRES and full ES are one; so are GPES and its ends."""
+    whole = [_gradients(es, 2) for es in (PES(20, 12, 0.5), NRES(20, 12, 0.5))]
+    whole.append(_gradients(FullES(20, 0.5), 2))
+    np.testing.assert_array_equal(whole[0], whole[1])
+    np.testing.assert_array_equal(whole[0], whole[2])
+    pes, gpes = PES(20, 3, 0.5), GPES(20, 3, 0.5, noise_period=3)
+    np.testing.assert_array_equal(_gradients(pes, 6), _gradients(gpes, 6))
+    nres, long = NRES(20, 5, 0.5), GPES(20, 5, 0.5, noise_period=12)
+    np.testing.assert_allclose(_gradients(nres, 6), _gradients(long, 6), rtol=1e-4)
