@@ -137,9 +137,9 @@ class RayPool:
         if waiting:
             each = self._settings.per_shard
             raise RayStartError(
-                f"per_shard: {len(done)} of {self.shards} shards could start within "
-                f"{START_SECONDS:g} s; each needs a node with {each.num_cpus:g} CPU and "
-                f"{each.num_gpus:g} GPU free and the labels {each.labels}"
+                f"per_shard: {len(done)} of {self.shards} shards started within "
+                f"{START_SECONDS:g} s; each needs a node with {each.num_cpus:g} CPU, "
+                f"{each.num_gpus:g} GPU free and labels {each.labels}"
             )
 
     def _kill(self) -> None:
