@@ -70,8 +70,7 @@ def unroll(
     """Advances trajectories by K inner steps.
 
     An episode is begun lazily, when its first step is due, so that its initial state
-    sees the theta which that step sees. Where resets can fall only on the window's
-    first step the test for them is made once.
+    sees that step's theta. Where only the first step can begin one, it is tested once.
     """
     pairs, members = trajectories.inner_step.shape
     shape = (pairs, members)
