@@ -1,6 +1,7 @@
 """What all tests share; the environment is set before JAX or Ray is imported."""
 
 import os
+import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -10,17 +11,40 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 30.0  # Seconds that a child process may take to end after the last test.
+
+
+def children() -> list[str]:
+    """The command lines of this process's living children (where there is /proc)."""
+    found = []
+    for listed in Path("/proc/self/task").glob("*/children"):
+        for pid in listed.read_text().split():
+            try:
+                line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except OSError:
+                continue  # It ended meanwhile.
+            if line:  # A zombie has none.
+                found.append(f"{pid} {line.replace(bytes(1), b' ').decode()}")
+    return found
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the session when a test left a process behind."""
+    deadline = time.monotonic() + PATIENCE
+    while (left := children()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if left:
+        print("\nprocesses that tests left behind:", *left, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of the data sets that are not in the repository."""
     named = os.environ.get("PES_DATA_DIR")
-    folder = Path(named) if named else ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
+    if not named or not Path(named).is_dir():
         pytest.skip("no data sets: PES_DATA_DIR names no folder")
-    return folder
+    return Path(named)
 
 
 @pytest.fixture(scope="session")

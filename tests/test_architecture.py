@@ -74,10 +74,15 @@ def test_only_the_ray_backend_imports_ray():
     ]
 
 
-def test_the_package_imports_neither_ray_nor_matplotlib():
+def test_package_and_numerics_import_neither_ray_nor_matplotlib():
+    layers = ("core", "models", "estimators", "learners", "tasks", "cluster")
+    numerics = [name(path) for path in sources(*(PACKAGE / layer for layer in layers))]
+    modules = [file.removesuffix(".py").replace("/", ".") for file in numerics]
     program = (
-        "import sys, pes_cluster\n"
-        "print(*sorted({'ray', 'matplotlib'} & set(sys.modules)))"
+        f"import importlib, sys\n"
+        f"for module in {['pes_cluster', *modules]}:\n"
+        f"    importlib.import_module(module)\n"
+        f"print(*sorted({{'ray', 'matplotlib'}} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
