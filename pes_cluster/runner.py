@@ -29,7 +29,9 @@ from pes_cluster.cluster.work import Work
 from pes_cluster.config.decode import ConfigError, one_line
 from pes_cluster.config.run_config import RunConfig, digest
 from pes_cluster.core import trees
-from pes_cluster.core.task import Theta, check_task
+from pes_cluster.core.blocks import BlockProgram
+from pes_cluster.core.evaluation import evaluator
+from pes_cluster.core.task import TaskError, Theta, check_task
 from pes_cluster.metrics import jsonl
 from pes_cluster.metrics.record import StepRecord
 from pes_cluster.outer import SGD, Optimizer
@@ -102,15 +104,14 @@ def run(
     if ended is not None:
         _log.info("%s: the run is finished; nothing to do", directory.path)
         return ended
-    with directory.opened(config), _session(config), _asked_to_stop() as asked:
+    # The engine comes first: where it is refused, nothing has been written.
+    with (
+        _asked_to_stop() as asked,
+        contextlib.closing(_engine(config, work)) as engine,
+        directory.opened(config),
+    ):
         checkpoint = _latest(directory, config)
-        engine = _engine(config, work)
-        try:
-            outcome = _drive(
-                config, directory, checkpoint, engine, theta, on_record, asked
-            )
-        finally:
-            engine.close()
+        outcome = _drive(config, directory, checkpoint, engine, theta, on_record, asked)
         return _finish(directory, config, outcome, asked)
 
 
@@ -129,9 +130,26 @@ def _checked_theta(work: Work) -> Theta:
     try:
         if work.task is not None:
             check_task(work.task)
-        work.program()
-        return work.initial_theta()
+            evaluator(work.task, getattr(work.method, "objective", "sum"))
+        program = work.program()
+        theta = work.initial_theta()
     except ValueError as error:
+        raise ConfigError(one_line(error)) from error
+    if program.jittable:
+        _trace(program, theta)
+    return theta
+
+
+def _trace(program: BlockProgram, theta: Theta) -> None:
+    """Traces one window, so that what it lacks is said before anything is written.
+
+    An error in the user's own code keeps its traceback.
+    """
+    try:
+        block = jax.eval_shape(program.init, theta, np.int32(0))
+        method = program.scored.score if program.scored else program.advance
+        jax.eval_shape(method, theta, block, np.int32(0))
+    except TaskError as error:
         raise ConfigError(one_line(error)) from error
 
 
@@ -183,22 +201,6 @@ def _optimizer(config: RunConfig) -> Optimizer:
     return _NO_OUTER if config.outer is None else config.outer.optimizer
 
 
-@contextlib.contextmanager
-def _session(config: RunConfig) -> Iterator[None]:
-    """Ray for the length of the run, where its pool is one of actors."""
-    if config.cluster.pool != "ray":
-        yield
-        return
-    # Ray is loaded only by the runs that use it.
-    from pes_cluster.ray_backend.session import RayStartError, session
-
-    try:
-        with session(config.cluster):
-            yield
-    except RayStartError as error:
-        raise ConfigError(f"cluster: {one_line(error)}") from error
-
-
 def _engine(config: RunConfig, work: Work) -> Engine:
     cluster, optimizer = config.cluster, _optimizer(config)
     try:
@@ -208,6 +210,7 @@ def _engine(config: RunConfig, work: Work) -> Engine:
         if cluster.pool == "local":
             pool = LocalPool(work, cluster.shards or 1)
         else:
+            # Ray is loaded only by the runs that use it.
             from pes_cluster.ray_backend.pool import RayPool
 
             pool = RayPool(work, cluster)

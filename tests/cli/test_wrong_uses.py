@@ -89,7 +89,10 @@ USES = {
         "outer: not allowed",
     ),
     "not an override": (["run", TOY, "run.seed"], "run.seed: not an override"),
-    "override of no section": (["run", TOY, "run.seed.x=1"], "run.seed.x"),
+    "override of no section": (
+        ["run", TOY, "run.outer_steps.x=1"],
+        "run.outer_steps.x: 20000 has no keys",
+    ),
     "module missing": (["run", TOY, "task={type: 'no_mod:T'}"], "'no_mod' does not"),
     "module broken": (["run", TOY, "task={type: 'does_not_parse:T'}"], "SyntaxError"),
     "import broken": (
