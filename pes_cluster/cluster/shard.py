@@ -118,6 +118,7 @@ class Shard:
             # On first use: most shards of a small evaluation are never asked.
             self._functions["evaluate"] = self._work.evaluation()
         evaluation = self._functions["evaluate"]
+        assert evaluation is not None, "only a task has evaluation episodes"
         return {
             index: float(evaluation(theta, np.int32(outer_step), np.int32(index)))
             for index in indices
