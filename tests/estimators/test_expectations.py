@@ -1,7 +1,7 @@
 """Every estimator against its exact expectation, and a biased one that must fail.
 
-Tolerances are Hotelling's T2 of many independent pairs: chi2 with 3 degrees of freedom at
-the exact gradient (30 leaves p = 1.4e-6), far above 100 at a wrong one.
+Tolerances are Hotelling's T2 of many independent pairs: chi2 with 3 degrees of freedom
+at the exact gradient (30 leaves p = 1.4e-6), far above 100 at a wrong one.
 """
 
 import dataclasses
@@ -123,7 +123,7 @@ def test_windows_of_an_episode_sum_to_the_exact_gradient(
 
 
 def test_truncated_es_estimates_the_truncated_gradient(test_seed: int) -> None:
-    """The power check: what is biased fails the test that the others pass."""
+    """The power check: the biased one fails the test that the others pass."""
     task = Quadratic()
     samples = _estimates(TruncatedES(2, 3, 0.5), task, 0, 4, test_seed)
     exact = _t2(samples, _gradient(task, None))
@@ -172,7 +172,7 @@ def test_final_loss_by_telescoping(es: Any, test_seed: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Cubic:
-    """(sum_k theta_k)^3 over three windows: tells PES from NRES by its moments."""
+    """(sum_k theta_k)^3 over three windows: its moments tell PES from NRES."""
 
     episode_length: int = 3
 
@@ -220,7 +220,7 @@ def _gradients(es: Any, windows: int) -> list[np.ndarray]:
 
 
 def test_identities() -> None:
-    """One window an episode: PES, NRES and full ES are one; so are GPES and its ends."""
+    """K = T: PES, NRES and full ES are one; GPES has PES and NRES at its ends."""
     whole = [_gradients(es, 2) for es in (PES(20, 12, 0.5), NRES(20, 12, 0.5))]
     whole.append(_gradients(FullES(20, 0.5), 2))
     np.testing.assert_array_equal(whole[0], whole[1])
