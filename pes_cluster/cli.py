@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
@@ -109,13 +110,14 @@ def plot_command(run_dirs: RunDirs) -> None:
 def compare_command(run_dirs: RunDirs) -> None:
     """Compare runs in a table and a chart."""
     rows, chart = _drawn(compare.compare, run_dirs)
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for index, field in enumerate(dataclasses.fields(compare.Row)):
         justify = "left" if index < 2 else "right"
-        table.add_column(field.name.replace("_", " "), justify=justify)
+        name = field.name.replace("_", " ")
+        table.add_column(name, justify=justify, no_wrap=True)
     for row in rows:
         table.add_row(*(_number(value) for value in dataclasses.astuple(row)))
-    Console().print(table)
+    _console().print(table)
     print(f"chart: {_short(chart)}")
 
 
@@ -139,7 +141,7 @@ def list_command() -> None:
 
 
 def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
-    console = Console()
+    console = _console()
     with _notes(console), reporter(config.run.outer_steps, console) as shown:
         result = runner.run(config, run_dir, on_record=shown.show)
     _print_result(result, console)
@@ -154,8 +156,14 @@ def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
             return FAILED
 
 
+def _console() -> Console:
+    """A console as wide as its terminal; where there is none, wide enough for tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
 def _print_result(result: runner.Result, console: Console) -> None:
-    table = Table(show_header=False)
+    table = Table(show_header=False, box=box.SIMPLE)
     values = {
         "status": result.status,
         "eval loss": result.eval_loss,
