@@ -157,7 +157,7 @@ def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
 
 
 def _console() -> Console:
-    """A console as wide as its terminal; where there is none, wide enough for tables."""
+    """A console as wide as its terminal, or wide enough where there is none."""
     console = Console()
     return console if console.is_terminal else Console(width=120)
 
