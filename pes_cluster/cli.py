@@ -32,6 +32,8 @@ _UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     help="Meta-training with Persistent Evolution Strategies.",
+    epilog="Exit status: 0 done, 1 the run failed, 2 wrong use, 130 or 143 stopped by "
+    "a signal after a checkpoint; pes resume goes on.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

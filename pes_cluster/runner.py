@@ -110,8 +110,7 @@ def run(
         contextlib.closing(_engine(config, work)) as engine,
         directory.opened(config),
     ):
-        checkpoint = _latest(directory, config)
-        outcome = _drive(config, directory, checkpoint, engine, theta, on_record, asked)
+        outcome = _drive(config, directory, engine, theta, on_record, asked)
         return _finish(directory, config, outcome, asked)
 
 
@@ -222,16 +221,16 @@ def _engine(config: RunConfig, work: Work) -> Engine:
 def _drive(
     config: RunConfig,
     directory: RunDirectory,
-    checkpoint: Checkpoint | None,
     engine: Engine,
     theta: Theta,
     on_record: Callable[[StepRecord], None],
     asked: "_Asked",
 ) -> Outcome:
-    with jsonl.MetricsFile(directory.metrics) as metrics:
+    checkpoint = _latest(directory, config)
+    with _metrics(directory) as append:
 
         def record(step: StepRecord) -> None:
-            metrics.append(step)
+            append(step)
             on_record(step)
 
         plan = Plan(
@@ -244,6 +243,26 @@ def _drive(
         store = _store(directory, config)
         driver = Driver(plan, engine, store, _optimizer(config), theta)
         return driver.run(checkpoint)
+
+
+@contextlib.contextmanager
+def _metrics(
+    directory: RunDirectory,
+) -> Iterator[Callable[[StepRecord], None]]:
+    """Opens the metrics file; what the disk refuses is said in one line."""
+    try:
+        metrics = jsonl.MetricsFile(directory.metrics)
+    except OSError as error:
+        raise directory.unwritable(error) from error
+
+    def append(step: StepRecord) -> None:
+        try:
+            metrics.append(step)
+        except OSError as error:
+            raise directory.unwritable(error) from error
+
+    with metrics:
+        yield append
 
 
 def _finish(
@@ -265,7 +284,10 @@ def _finish(
         stopped_by=asked.signal if outcome.status == "stopped" else None,
     )
     if records:
-        plots.curves(records, config.name, directory.plots / "loss.png")
+        try:
+            plots.curves(records, config.name, directory.plots / "loss.png")
+        except OSError as error:
+            raise directory.unwritable(error) from error
     fields = {
         field.name: getattr(result, field.name)
         for field in dataclasses.fields(Result)

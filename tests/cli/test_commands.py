@@ -1,13 +1,17 @@
 """What the commands do when they are used rightly."""
 
+import errno
+import fcntl
 import json
 import pathlib
 import signal
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
+import pes_cluster
 from pes_cluster.cli import main
 from pes_cluster.metrics import jsonl
 
@@ -159,8 +163,6 @@ def test_a_failed_run_says_why(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_of_another_process_is_left_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import fcntl
-
     assert main(["run", *NANO, "run.outer_steps=1", "--run-dir", "a"]) == 0
     with open("a/lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -168,6 +170,32 @@ def test_a_run_of_another_process_is_left_alone(
         assert main(["run", *NANO, "run.outer_steps=2", "--run-dir", "a"]) == 2
     assert "another process" in capsys.readouterr().err
     assert _result("a")["outer_steps"] == 1
+
+
+def test_a_full_disk_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(jsonl.MetricsFile, "append", full)
+    assert main(["run", *NANO, "--run-dir", "a"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "pes: a: cannot be written (No space left on device)"
+
+
+@pytest.mark.ray
+def test_ray_and_local_pool_end_with_the_same_bits() -> None:
+    steps = "run.outer_steps=8"
+    assert main(["run", *NANO, steps, "--run-dir", "local"]) == 0
+    on_ray = ["cluster.pool=ray", "cluster.shards=2", "--run-dir", "ray"]
+    assert main(["run", *NANO, steps, *on_ray]) == 0
+    assert _result("ray")["theta_sha256"] == _result("local")["theta_sha256"]
+    local, ray = (
+        jsonl.read(pathlib.Path(d) / "metrics.jsonl") for d in ("local", "ray")
+    )
+    assert [line["loss"] for line in local] == [line["loss"] for line in ray]
+    assert {line["shards"] for line in ray} == {2}
 
 
 def test_the_package_loads_without_jax_and_ray() -> None:
@@ -181,9 +209,5 @@ def test_the_package_loads_without_jax_and_ray() -> None:
 
 
 def test_version_is_the_packages() -> None:
-    import tomllib
-
-    import pes_cluster
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert pes_cluster.__version__ == project["version"]

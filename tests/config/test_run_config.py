@@ -59,12 +59,13 @@ def test_each_file_round_trips(path: pathlib.Path, tmp_path: pathlib.Path) -> No
     assert len(text.splitlines()) < 25
 
 
-# MNIST's files ask for what the digits' ask for, and compile for as long.
+# They ask for what the others ask for, and compile for long.
+SLOW = ("mnist/pes", "mnist/tbptt", "mnist/truncated_es", "digits/truncated_es")
 RUNS = [
     pytest.param(
         path,
         id=f"{path.parent.name}/{path.stem}",
-        marks=[pytest.mark.slow] if path.parent.name == "mnist" else [],
+        marks=[pytest.mark.slow] if f"{path.parent.name}/{path.stem}" in SLOW else [],
     )
     for path in FILES
 ]
