@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -9,7 +10,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from pathlib import Path  # noqa: E402
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 PATIENCE = 30.0  # Seconds that a child process may take to end after the last test.
 
@@ -51,3 +54,24 @@ def data_dir() -> Path:
 def test_seed() -> int:
     """The seed of the tests that draw one."""
     return int(os.environ.get("PES_TEST_SEED", "0"))
+
+
+CACHE = {
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One compilation cache for all tests: many build the same programs."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    chosen = CACHE | {"jax_compilation_cache_dir": folder}
+    before = {name: getattr(jax.config, name) for name in chosen}
+    for name, value in chosen.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

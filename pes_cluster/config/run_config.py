@@ -191,6 +191,8 @@ def _determining(config: RunConfig) -> dict[str, Any]:
     for name in _SETTINGS:
         del sections[name]
     sections["run"] = {"seed": config.run.seed}
+    # Where the files lie does not change what is in them.
+    sections.get("task", {}).pop("data_dir", None)
     method = sections.get("estimator", {})
     if method.get("pairs_per_block", 0) is None and "num_particles" in method:
         # Written out, so that a run notices when the default is no longer what it was.

@@ -50,8 +50,10 @@ def zeros(shapes: Tree, *lead: int) -> Tree:
 
     def zero(leaf: Any) -> jax.Array:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            keys = jax.random.key(0, impl=str(jax.random.key_impl(leaf)))
-            return jnp.broadcast_to(keys, (*lead, *leaf.shape))
+            # A shape alone does not tell its implementation; an empty array does.
+            implementation = jax.random.key_impl(jnp.empty(0, leaf.dtype))
+            key = jax.random.key(0, impl=implementation)
+            return jnp.broadcast_to(key, (*lead, *leaf.shape))
         return jnp.zeros((*lead, *leaf.shape), leaf.dtype)
 
     return jax.tree.map(zero, shapes)
