@@ -1,7 +1,13 @@
 """The published experiments, whole, from their files in `configs/`."""
 
+import os
 import pathlib
+import shutil
+import signal
 import statistics
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -117,3 +123,49 @@ def test_the_result_does_not_depend_on_the_shards(
         hashes[f"{pool} x {shards}"] = result.theta_sha256
     print(hashes)
     assert len(set(hashes.values())) == 1, hashes
+
+
+@pytest.mark.ray
+def test_a_killed_mlp_run_resumes_on_other_shards_to_the_same_bits(
+    tmp_path: pathlib.Path,
+) -> None:
+    """N = 100, so that blocks are padded; SIGKILL between, then 3 or 4 shards."""
+    size = (
+        "estimator.num_particles=100",
+        "task.episode_length=100",
+        "run.eval_every=0",
+    )
+    common = (*size, "run.outer_steps=60", "checkpoint.every=20")
+    _, calm = _run("digits/pes.yaml", tmp_path / "calm", *common, "cluster.pool=local")
+    folder = tmp_path / "killed"
+    overrides = (*common, "cluster.pool=ray", "cluster.shards=1")
+    _kill_after(folder, 20, overrides)
+    for shards in (3, 4):
+        resumed = tmp_path / f"resumed_{shards}"
+        shutil.copytree(folder, resumed)
+        where = ("cluster.pool=ray", f"cluster.shards={shards}")
+        _, result = _run("digits/pes.yaml", resumed, *common, *where)
+        assert result.theta_sha256 == calm.theta_sha256
+        lines = jsonl.read(resumed / "metrics.jsonl")
+        assert [line["outer_step"] for line in lines] == list(range(1, 61))
+
+
+def _kill_after(folder: pathlib.Path, step: int, overrides: tuple[str, ...]) -> None:
+    """Runs in a process group of its own; kills it all once a checkpoint stands."""
+    program = "import sys; from pes_cluster.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "run", str(CONFIGS / "digits/pes.yaml")]
+    child = subprocess.Popen(
+        [*command, *overrides, "--run-dir", str(folder)],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
+    manifest = folder / "checkpoints" / f"step_{step:08d}" / "manifest.json"
+    try:
+        deadline = time.monotonic() + 120
+        while not manifest.exists() and time.monotonic() < deadline:
+            assert child.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.02)
+        assert manifest.exists()
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
