@@ -133,6 +133,7 @@ def test_truncated_es_estimates_the_truncated_gradient(test_seed: int) -> None:
     assert exact > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "es",
     [
@@ -156,6 +157,7 @@ def test_episodes_that_end_inside_a_window(es: Any, test_seed: int) -> None:
     assert wrong > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("es", [PES(2, 3, 0.5), PES(2, 5, 0.5)], ids=["k3", "k5"])
 def test_final_loss_by_telescoping(es: Any, test_seed: int) -> None:
     task = Quadratic()

@@ -15,7 +15,7 @@ import pytest
 from pes_cluster.estimators.evolution.nres import NRES
 from pes_cluster.estimators.evolution.pes import PES
 
-pytestmark = pytest.mark.statistical
+pytestmark = [pytest.mark.statistical, pytest.mark.slow]
 PAIRS, T, K, SIGMA, THETA = 40_000, 10, 4, 0.5, 0.4
 WINDOWS, EPISODES = 5, 2
 
