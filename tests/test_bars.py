@@ -19,7 +19,8 @@ from pes_cluster.runner import Result, run
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
-pytestmark = pytest.mark.slow
+# The longest, MNIST, takes 8 to 9 minutes of one core for each of its two runs.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def _run(
