@@ -1,9 +1,10 @@
 """Many outer steps in one compiled loop, for problems too small for a call a step.
 
-The blocks are stacked and advanced one after another by an inner scan, so each sees the
-same arithmetic as when it is called alone; sums are formed in block order. The bits of
-the unfused run are kept where XLA compiles the block alike inside the loop: measured on
-the toy regression, not promised.
+The blocks are stacked and advanced one after another by an inner scan, and sums are
+formed in block order: the same arithmetic as unfused. But XLA compiles a block into its
+surroundings, so the last place of a float may differ from the unfused run's (measured
+on the toy regression after 200 steps). Chunks of any length give the same bits; a
+fused run's digest says that it is one, so that the two kinds are never mixed.
 """
 
 from collections.abc import Callable

@@ -50,13 +50,14 @@ class PerShard:
 
 @dataclasses.dataclass(frozen=True)
 class ClusterSettings:
-    """The `cluster` section; it never changes a run's result.
+    """The `cluster` section; but for `fuse`, it never changes a run's result.
 
     Attributes:
         pool: ``ray``: persistent actors, embedded on this machine unless a cluster is
             named by RAY_ADDRESS. ``local``: in this process, without Ray.
         shards: How many; by default one for each core (ray) or one (local).
-        fuse: Outer steps in one compiled loop; local pool only.
+        fuse: Outer steps in one compiled loop; local pool only. Whether steps are fused
+            (not how many) can change the last place of a float.
         per_shard: Resources of one shard; ray only.
         step_deadline: Seconds after which a shard that does not answer counts as lost.
     """

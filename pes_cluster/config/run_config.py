@@ -64,7 +64,7 @@ class RunConfig:
         learner: A whole online learner in each block, in the estimator's place.
         outer: How theta is updated; None with a learner, which updates itself.
         run: How long, from which seed, how often evaluated.
-        cluster: Where it runs; never changes the result.
+        cluster: Where it runs; never changes the result (but see `fuse`).
         checkpoint: How often it is saved.
 
     Raises:
@@ -191,6 +191,9 @@ def _determining(config: RunConfig) -> dict[str, Any]:
     for name in _SETTINGS:
         del sections[name]
     sections["run"] = {"seed": config.run.seed}
+    if config.cluster.fuse > 1:
+        # One compiled loop may differ from single steps in the last place of a float.
+        sections["cluster"] = {"fused": True}
     # Where the files lie does not change what is in them.
     sections.get("task", {}).pop("data_dir", None)
     method = sections.get("estimator", {})

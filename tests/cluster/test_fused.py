@@ -5,9 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from pes_cluster.cluster.engine import PoolEngine
+from pes_cluster.cluster.checkpoint import CheckpointStore
+from pes_cluster.cluster.driver import Driver, Plan
 from pes_cluster.cluster.fused import FusedEngine
-from pes_cluster.cluster.local_pool import LocalPool
 from pes_cluster.cluster.settings import RunSettings
 from pes_cluster.cluster.work import Work
 from pes_cluster.core.trees import sha256
@@ -43,28 +43,28 @@ def test_it_is_the_run_made_step_by_step(tmp_path: pathlib.Path, fuse: int) -> N
         np.testing.assert_allclose(other.gradient_norm, one.gradient_norm, rtol=1e-4)
 
 
-def test_on_the_toy_regression_it_keeps_the_bits(tmp_path: pathlib.Path) -> None:
+@pytest.fixture(scope="module")
+def toy_in_one_chunk(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return _toy(60, 60, tmp_path_factory.mktemp("toy"))
+
+
+@pytest.mark.parametrize(("fuse", "every"), [(2, 60), (59, 60), (7, 20), (60, 1)])
+def test_chunks_of_any_length_give_the_same_bits(
+    toy_in_one_chunk: str, fuse: int, every: int, tmp_path: pathlib.Path
+) -> None:
+    assert _toy(fuse, every, tmp_path) == toy_in_one_chunk
+
+
+def _toy(fuse: int, every: int, folder: pathlib.Path) -> str:
+    """The hash of 60 steps of toy regression, with a checkpoint after so many."""
     job = Work(ToyRegression(), PES(20, 10, 0.3), 0)
-    run = RunSettings(outer_steps=30)
-    plain = PoolEngine(LocalPool(job), job, OPTIMIZER, run)
-    looped = FusedEngine(job, OPTIMIZER, run, 10)
-    hashes = {
-        sha256(_drive(engine, job, tmp_path / name))
-        for name, engine in (("plain", plain), ("fused", looped))
-    }
-    assert len(hashes) == 1
-    assert hashes != {sha256(job.initial_theta())}
-
-
-def _drive(engine: PoolEngine | FusedEngine, job: Work, folder: pathlib.Path) -> object:
-    from pes_cluster.cluster.checkpoint import CheckpointStore
-    from pes_cluster.cluster.driver import Driver, Plan
-
-    plan = Plan(30, 20, "toy", lambda record: None)
+    engine = FusedEngine(job, OPTIMIZER, RunSettings(outer_steps=60), fuse)
+    plan = Plan(60, every, "toy", lambda record: None)
     store = CheckpointStore(str(folder))
     outcome = Driver(plan, engine, store, OPTIMIZER, job.initial_theta()).run()
     assert outcome.status == "finished"
-    return outcome.theta
+    assert sha256(outcome.theta) != sha256(job.initial_theta())
+    return sha256(outcome.theta)
 
 
 def test_chunks_end_at_checkpoints_so_that_a_resumed_run_has_the_same_bits(

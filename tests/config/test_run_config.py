@@ -88,7 +88,7 @@ def test_each_file_runs_two_steps(path: pathlib.Path, tmp_path: pathlib.Path) ->
         "run.outer_steps=7",
         "run.eval_every=3",
         "cluster.shards=3",
-        "cluster.fuse=1",
+        "cluster.fuse=50",
         "checkpoint.every=7",
         "estimator.pairs_per_block=7",  # The default for 50 pairs, written out.
     ],
@@ -106,6 +106,7 @@ def test_digest_ignores_what_cannot_change_the_result(setting: str) -> None:
         ("task.initial=[-4, -3]", "task.initial was [-4.0, -4.0], is [-4.0, -3.0]"),
         ("estimator.pairs_per_block=5", "estimator.pairs_per_block was 7, is 5"),
         ("outer.optimizer.b1=0.9", "outer.optimizer.b1 was 0.99, is 0.9"),
+        ("cluster.fuse=1", "cluster.fused was true, is absent"),
     ],
 )
 def test_digest_sees_what_changes_the_result(setting: str, line: str) -> None:
