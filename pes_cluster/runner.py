@@ -22,7 +22,7 @@ from pes_cluster.cluster.checkpoint import (
 from pes_cluster.cluster.driver import Driver, Outcome, Plan
 from pes_cluster.cluster.engine import Engine, PoolEngine
 from pes_cluster.cluster.fused import FusedEngine
-from pes_cluster.cluster.leaves import LeavesError, from_arrays, to_arrays
+from pes_cluster.cluster.leaves import from_arrays, to_arrays
 from pes_cluster.cluster.local_pool import LocalPool
 from pes_cluster.cluster.pool import Pool
 from pes_cluster.cluster.work import Work
@@ -160,17 +160,25 @@ def _already_finished(
         return None
     if fields["outer_steps"] < config.run.outer_steps:
         return None
-    values = fields.pop("theta")
-    shapes = to_arrays(example)
+    theta = _theta_of(fields.pop("theta"), example, directory)
+    return Result(theta=theta, run_dir=directory.path, **fields)
+
+
+def _theta_fields(theta: Theta) -> dict[str, Any]:
+    """Returns theta's leaves by path as lists; a bare array is called theta."""
+    return {name or "theta": leaf.tolist() for name, leaf in to_arrays(theta).items()}
+
+
+def _theta_of(values: Any, example: Theta, directory: RunDirectory) -> Theta:
+    """Returns the theta that `_theta_fields` wrote."""
     try:
         arrays = {
-            name: np.asarray(value, shapes[name].dtype)
-            for name, value in values.items()
+            name: np.asarray(values[name or "theta"], leaf.dtype)
+            for name, leaf in to_arrays(example).items()
         }
-        theta = from_arrays(example, arrays)
-    except (KeyError, LeavesError) as error:
-        raise RunDirectoryError(f"{directory.result}: {error}") from error
-    return Result(theta=theta, run_dir=directory.path, **fields)
+        return from_arrays(example, arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunDirectoryError(f"{directory.result}: {one_line(error)}") from error
 
 
 def _latest(directory: RunDirectory, config: RunConfig) -> Checkpoint | None:
@@ -293,9 +301,7 @@ def _finish(
         for field in dataclasses.fields(Result)
         if field.name != "run_dir"
     }
-    leaves = to_arrays(result.theta)
-    theta = {name: leaf.tolist() for name, leaf in leaves.items()}
-    directory.write_result(fields | {"theta": theta})
+    directory.write_result(fields | {"theta": _theta_fields(result.theta)})
     return result
 
 

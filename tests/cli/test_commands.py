@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def _here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def _result(run_dir: str) -> dict[str, object]:
+def _result(run_dir: str) -> dict[str, Any]:
     return json.loads((pathlib.Path(run_dir) / "result.json").read_text())
 
 
@@ -50,6 +51,7 @@ def test_run_then_run_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["outer_steps"] == 6
     assert result["inner_steps"] == 6 * 4 * 10
     assert _steps("a") == [1, 2, 3, 4, 5, 6]
+    assert list(result["theta"]) == ["theta"]  # A bare array has no path of its own.
     before = pathlib.Path("a/result.json").read_bytes()
     assert main(["run", *NANO, "run.outer_steps=6", "--run-dir", "a"]) == 0
     assert "the run is finished" in capsys.readouterr().out
