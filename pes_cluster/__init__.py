@@ -82,7 +82,7 @@ _PUBLIC = {
 }
 
 __version__ = "0.1.0"
-__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+__all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

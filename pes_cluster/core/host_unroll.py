@@ -32,59 +32,92 @@ def host_unroll(
     States are pytrees of numpy arrays. The arrays that are passed in are not written
     to.
     """
-    inner_step = np.array(trajectories.inner_step)
-    episode = np.array(trajectories.episode)
-    pairs, members = inner_step.shape
-    states = [
-        [_take(trajectories.state, (p, m)) for m in range(members)]
-        for p in range(pairs)
-    ]
-    if window.single_episode:
-        inner_step[:] = 0
-    first_limit = window.first_limit(identity.pair_id)
-    limits = None if first_limit is None else np.asarray(first_limit)
-    losses = np.zeros((pairs, members, window.length), np.float32)
-    ended = np.zeros((pairs, members, window.length), bool)
-    alive = np.ones((pairs, members), bool)
+    walk = _Walk(task, window, identity, data, trajectories)
     carry = source.start
     for position in range(window.length):
-        now = jnp.asarray(inner_step)
+        now = jnp.asarray(walk.inner_step)
         carry, thetas = source.at(carry, now, jnp.int32(position))
-        thetas = jax.tree.map(np.asarray, thetas)
-        keys = _Keys(data, identity, episode, inner_step, position)
-        for p, m in np.ndindex(pairs, members):
-            if not alive[p, m]:
-                continue
-            theta = _take(thetas, (p, m))
-            if inner_step[p, m] == 0:
-                states[p][m] = task.init(theta, keys.episode(p, m))
-            out = task.step(theta, states[p][m], keys.step(p, m))
-            states[p][m], losses[p, m, position] = out[0], out[1]
-            inner_step[p, m] += 1
-            end = traits(task).terminates and bool(out[2])
-            if limits is not None:
-                limit = limits[p] if episode[p, m] == 0 else window.episode_length
-                end = end or inner_step[p, m] >= limit
-            if window.objective == "final":
-                due = end or position == window.length - 1
-                losses[p, m, position] = (
-                    _final_loss(task)(theta, states[p][m], keys.objective(p, m))
-                    if due
-                    else 0.0
-                )
-            if end:
-                ended[p, m, position] = True
-                inner_step[p, m] = 0
-                episode[p, m] += 1
-                alive[p, m] = not window.single_episode
-    lines = [jax.tree.map(lambda *x: np.stack(x), *row) for row in states]
-    after = Trajectories(
-        state=jax.tree.map(lambda *x: np.stack(x), *lines),
-        inner_step=jnp.asarray(inner_step),
-        episode=jnp.asarray(episode),
-        objective=jnp.asarray(trajectories.objective),
-    )
-    return after, Unrolled(jnp.asarray(losses), jnp.asarray(ended))
+        walk.advance(jax.tree.map(np.asarray, thetas), position)
+    return walk.trajectories(), walk.unrolled()
+
+
+class _Walk:
+    """Trajectories under way: their clocks and states, and what they have returned."""
+
+    def __init__(
+        self,
+        task: Task[Any],
+        window: Window,
+        identity: Identity,
+        data: DataKeys,
+        start: Trajectories,
+    ) -> None:
+        self.task, self.window, self.identity, self.data = task, window, identity, data
+        # Copies: what was handed in is not written to.
+        self.inner_step = np.array(start.inner_step)
+        self.episode = np.array(start.episode)
+        if window.single_episode:
+            self.inner_step[:] = 0
+        self.objective = start.objective
+        shape = self.inner_step.shape
+        self.states = [
+            [_take(start.state, (p, m)) for m in range(shape[1])]
+            for p in range(shape[0])
+        ]
+        first_limit = window.first_limit(identity.pair_id)
+        self.limits = None if first_limit is None else np.asarray(first_limit)
+        self.losses = np.zeros((*shape, window.length), np.float32)
+        self.ended = np.zeros((*shape, window.length), bool)
+        self.alive = np.ones(shape, bool)
+
+    def advance(self, thetas: Theta, position: int) -> None:
+        """One inner step of every trajectory."""
+        keys = _Keys(self.data, self.identity, self.episode, self.inner_step, position)
+        for p, m in np.ndindex(self.inner_step.shape):
+            if self.alive[p, m]:
+                self._step(p, m, _take(thetas, (p, m)), keys, position)
+
+    def _step(self, p: int, m: int, theta: Theta, keys: "_Keys", position: int) -> None:
+        if self.inner_step[p, m] == 0:
+            self.states[p][m] = self.task.init(theta, keys.episode(p, m))
+        out = self.task.step(theta, self.states[p][m], keys.step(p, m))
+        self.states[p][m], self.losses[p, m, position] = out[0], out[1]
+        self.inner_step[p, m] += 1
+        done = traits(self.task).terminates and bool(out[2])
+        end = done or self._full_length(p, m)
+        if self.window.objective == "final":
+            self.losses[p, m, position] = (
+                _final_loss(self.task)(theta, out[0], keys.objective(p, m))
+                if end or position == self.window.length - 1
+                else 0.0
+            )
+        if end:
+            self.ended[p, m, position] = True
+            self.inner_step[p, m] = 0
+            self.episode[p, m] += 1
+            self.alive[p, m] = not self.window.single_episode
+
+    def _full_length(self, p: int, m: int) -> bool:
+        """Whether the clock ends the episode with this step."""
+        if self.limits is None:
+            return False
+        first = self.episode[p, m] == 0
+        limit = self.limits[p] if first else self.window.episode_length
+        return bool(self.inner_step[p, m] >= limit)
+
+    def trajectories(self) -> Trajectories:
+        """Where they are now."""
+        lines = [jax.tree.map(lambda *x: np.stack(x), *row) for row in self.states]
+        return Trajectories(
+            state=jax.tree.map(lambda *x: np.stack(x), *lines),
+            inner_step=jnp.asarray(self.inner_step),
+            episode=jnp.asarray(self.episode),
+            objective=jnp.asarray(self.objective),
+        )
+
+    def unrolled(self) -> Unrolled:
+        """What their steps returned."""
+        return Unrolled(jnp.asarray(self.losses), jnp.asarray(self.ended))
 
 
 @dataclasses.dataclass

@@ -5,6 +5,7 @@ differentiable in theta, so the gradient baselines use it too.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -72,73 +73,142 @@ def unroll(
     An episode is begun lazily, when its first step is due, so that its initial state
     sees that step's theta. Where only the first step can begin one, it is tested once.
     """
-    pairs, members = trajectories.inner_step.shape
-    shape = (pairs, members)
-    trait = traits(task)
     limit = window.first_limit(identity.pair_id)
+    shape = (trajectories.inner_step.shape[0], trajectories.inner_step.shape[1])
+    loop = _Loop(task, window, source, identity, data, shape, limit)
+    return loop.run(trajectories)
 
-    def begin(now: Trajectories, thetas: Theta) -> Trajectories:
-        fresh = now.inner_step == 0
 
-        def restart(state: Any) -> Any:
-            names = data.episode(identity.pair_id, identity.block, now.episode)
-            new = spread(task.init, shape, trait.batched)(thetas, names)
-            return trees.select(fresh, _full(new, shape), state)
+class _Stepped(NamedTuple):
+    """What one inner step returned; `clock` counts it."""
 
-        state = jax.lax.cond(jnp.any(fresh), restart, lambda s: s, now.state)
-        return dataclasses.replace(now, state=state)
+    state: Any
+    loss: jax.Array
+    ended: jax.Array
+    clock: jax.Array
 
-    def step(now: Trajectories, thetas: Theta, position: jax.Array) -> tuple[Any, ...]:
-        names = data.step(
-            identity.pair_id,
-            identity.block,
-            now.episode,
-            now.inner_step,
-            identity.outer_step,
-            position,
-        )
-        advance = spread(task.step, shape, trait.batched)
-        out = advance(thetas, now.state, names)
-        state, loss = _full(out[0], shape), _full(out[1], shape)
-        clock = now.inner_step + 1
-        ended = _full(out[2], shape) if trait.terminates else jnp.zeros(shape, bool)
-        if limit is not None:
-            full = jnp.int32(window.episode_length or 0)
-            ended |= clock >= jnp.where(now.episode == 0, limit[:, None], full)
-        return state, loss, ended, clock
 
-    def body(carry: Any, position: jax.Array) -> tuple[Any, Any]:
+class _Carry(NamedTuple):
+    """What goes from step to step; `alive` is used by single episodes alone."""
+
+    now: Trajectories
+    noise: Any
+    alive: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """What stays the same over the steps of one window."""
+
+    task: Task[Any]
+    window: Window
+    source: ThetaSource
+    identity: Identity
+    data: DataKeys
+    shape: tuple[int, int]
+    limit: jax.Array | None
+
+    def run(self, start: Trajectories) -> tuple[Trajectories, Unrolled]:
+        """All steps of the window."""
+        if self.window.single_episode:
+            clock = jnp.zeros(self.shape, jnp.int32)
+            start = dataclasses.replace(start, inner_step=clock)
+        if not self.window.begins_inside:
+            source = self.source
+            _, thetas = source.at(source.start, start.inner_step, jnp.int32(0))
+            start = self.begin(start, thetas)
+        carry = _Carry(start, self.source.start, jnp.ones(self.shape, bool))
+        positions = jnp.arange(self.window.length)
+        after, seen = jax.lax.scan(self.tick, carry, positions)
+        return after.now, jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), seen)
+
+    def tick(self, carry: _Carry, position: jax.Array) -> tuple[_Carry, Unrolled]:
+        """One inner step of every trajectory."""
         now, noise, alive = carry
-        noise, thetas = source.at(noise, now.inner_step, position)
-        if window.begins_inside:
-            now = begin(now, thetas)
-        state, loss, ended, clock = step(now, thetas, position)
-        if window.objective == "final":
-            due = ended | (position == window.length - 1)
-            loss = _final_loss(
-                task, shape, data, identity, thetas, state, now.episode, due
-            )
-        if window.single_episode:
-            loss, ended = jnp.where(alive, loss, 0), ended & alive
-            alive = alive & ~ended
-            clock = jnp.where(alive, clock, 0)
+        noise, thetas = self.source.at(noise, now.inner_step, position)
+        if self.window.begins_inside:
+            now = self.begin(now, thetas)
+        stepped = self.step(now, thetas, position)
+        if self.window.objective == "final":
+            loss = self.final_loss(thetas, stepped, now.episode, position)
+            stepped = stepped._replace(loss=loss)
+        if self.window.single_episode:
+            stepped, alive = _masked(stepped, alive)
+        _, loss, ended, clock = stepped
         after = Trajectories(
-            state=state,
+            state=stepped.state,
             inner_step=jnp.where(ended, 0, clock),
             episode=now.episode + ended,
             objective=now.objective,
         )
-        return (after, noise, alive), Unrolled(loss, ended)
+        return _Carry(after, noise, alive), Unrolled(loss, ended)
 
-    start = trajectories
-    if window.single_episode:
-        start = dataclasses.replace(start, inner_step=jnp.zeros(shape, jnp.int32))
-    if not window.begins_inside:
-        _, thetas = source.at(source.start, start.inner_step, jnp.int32(0))
-        start = begin(start, thetas)
-    carry = (start, source.start, jnp.ones(shape, bool))
-    (after, _, _), seen = jax.lax.scan(body, carry, jnp.arange(window.length))
-    return after, jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), seen)
+    def begin(self, now: Trajectories, thetas: Theta) -> Trajectories:
+        """Begins the episodes whose first step is due."""
+        fresh = now.inner_step == 0
+        who = self.identity
+
+        def restart(state: Any) -> Any:
+            names = self.data.episode(who.pair_id, who.block, now.episode)
+            new = self._spread(self.task.init)(thetas, names)
+            return trees.select(fresh, _full(new, self.shape), state)
+
+        state = jax.lax.cond(jnp.any(fresh), restart, lambda s: s, now.state)
+        return dataclasses.replace(now, state=state)
+
+    def step(self, now: Trajectories, thetas: Theta, position: jax.Array) -> _Stepped:
+        """Steps every trajectory, and says whose episode ended with it."""
+        block, pair_id, outer_step = self.identity
+        names = self.data.step(
+            pair_id, block, now.episode, now.inner_step, outer_step, position
+        )
+        out = self._spread(self.task.step)(thetas, now.state, names)
+        state, loss = _full(out[0], self.shape), _full(out[1], self.shape)
+        clock = now.inner_step + 1
+        by_itself = traits(self.task).terminates
+        ended = _full(out[2], self.shape) if by_itself else jnp.zeros(self.shape, bool)
+        if self.limit is not None:
+            full = jnp.int32(self.window.episode_length or 0)
+            ended |= clock >= jnp.where(now.episode == 0, self.limit[:, None], full)
+        return _Stepped(state, loss, ended, clock)
+
+    def final_loss(
+        self,
+        thetas: Theta,
+        stepped: _Stepped,
+        episode: jax.Array,
+        position: jax.Array,
+    ) -> jax.Array:
+        """The final-loss objective where it is due, 0 elsewhere, [P, M]."""
+        final_loss = traits(self.task).final_loss
+        if final_loss is None:
+            raise TaskError(
+                f"task {type(self.task).__name__} has no final_loss(theta, state, "
+                "key), which `objective: final` needs"
+            )
+        due = stepped.ended | (position == self.window.length - 1)
+        who = self.identity
+        names = self.data.objective(who.pair_id, who.block, episode)
+        objective = self._spread(final_loss)
+
+        def evaluate() -> jax.Array:
+            value = _full(objective(thetas, stepped.state, names), self.shape)
+            return jnp.where(due, value, 0)
+
+        dtype = jax.eval_shape(evaluate).dtype
+        nothing = functools.partial(jnp.zeros, self.shape, dtype)
+        return jax.lax.cond(jnp.any(due), evaluate, nothing)
+
+    def _spread(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        return spread(method, self.shape, traits(self.task).batched)
+
+
+def _masked(stepped: _Stepped, alive: jax.Array) -> tuple[_Stepped, jax.Array]:
+    """Hides what follows the end of a window's only episode."""
+    loss, ended = jnp.where(alive, stepped.loss, 0), stepped.ended & alive
+    alive = alive & ~ended
+    clock = jnp.where(alive, stepped.clock, 0)
+    return _Stepped(stepped.state, loss, ended, clock), alive
 
 
 def spread(
@@ -193,31 +263,3 @@ def _full(tree: Any, shape: tuple[int, int]) -> Any:
         return jnp.broadcast_to(array, (*shape, *array.shape[2:]))
 
     return jax.tree.map(broadcast, tree)
-
-
-def _final_loss(
-    task: Task[Any],
-    shape: tuple[int, int],
-    data: DataKeys,
-    identity: Identity,
-    thetas: Theta,
-    state: Any,
-    episode: jax.Array,
-    due: jax.Array,
-) -> jax.Array:
-    """The final-loss objective where it is due, 0 elsewhere, [P, M]."""
-    final_loss = traits(task).final_loss
-    if final_loss is None:
-        raise TaskError(
-            f"task {type(task).__name__} has no final_loss(theta, state, key), which "
-            "`objective: final` needs"
-        )
-    names = data.objective(identity.pair_id, identity.block, episode)
-
-    def evaluate() -> jax.Array:
-        value = spread(final_loss, shape, traits(task).batched)(thetas, state, names)
-        value = _full(value, shape)
-        return jnp.where(due, value, 0)
-
-    zero = jax.eval_shape(evaluate)
-    return jax.lax.cond(jnp.any(due), evaluate, lambda: jnp.zeros(shape, zero.dtype))

@@ -185,7 +185,7 @@ def _checked(path: Path, file: _File) -> bytes:
 
 def _download(name: str, file: _File) -> Path:
     try:
-        import pooch  # noqa: PLC0415 - an optional extra, needed by this path alone.
+        import pooch  # An optional extra, needed by this path alone.
     except ImportError as error:
         raise DatasetError(
             f'downloading {name} needs pooch: pip install "pes-cluster[data]"'

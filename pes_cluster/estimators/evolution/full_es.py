@@ -21,9 +21,9 @@ from pes_cluster.core.task import Task
 from pes_cluster.estimators.evolution.fields import (
     ExponentialDecay,
     check_evolution,
-    sigma_function,
 )
 from pes_cluster.estimators.evolution.generalized_es import GeneralizedES
+from pes_cluster.estimators.evolution.recipe import member
 from pes_cluster.estimators.evolution.shaping import Shaping
 
 
@@ -41,16 +41,10 @@ class FullES:
     def __post_init__(self) -> None:
         check_evolution(self)
 
+    def generalized(self) -> GeneralizedES:
+        """Returns this variant's member of the family."""
+        return member(self, "episode", accumulate=False)
+
     def build(self, task: Task[Any], seed: int) -> BlockProgram:
         """Returns the block program of a run; see `core.estimator.Estimator`."""
-        return GeneralizedES(
-            num_particles=self.num_particles,
-            truncation_length=None,
-            sigma=sigma_function(self.sigma),
-            noise_period="episode",
-            accumulate=False,
-            data=self.data,
-            objective=self.objective,
-            pairs_per_block=self.pairs_per_block,
-            shaping=self.shaping,
-        ).build(task, seed)
+        return self.generalized().build(task, seed)

@@ -15,50 +15,22 @@ Cost: as PES.
 """
 
 import dataclasses
-from typing import Any, Literal
 
-from pes_cluster.core.blocks import BlockProgram
-from pes_cluster.core.keys import DataSharing
-from pes_cluster.core.task import Task
-from pes_cluster.estimators.evolution.fields import (
-    ExponentialDecay,
-    check_evolution,
-    sigma_function,
-)
 from pes_cluster.estimators.evolution.generalized_es import GeneralizedES
-from pes_cluster.estimators.evolution.shaping import Shaping
+from pes_cluster.estimators.evolution.recipe import OnlineES, member
 
 
 @dataclasses.dataclass(frozen=True)
-class GPES:
+class GPES(OnlineES):
     """Generalized Persistent Evolution Strategies. Fields: see `GeneralizedES`."""
 
-    num_particles: int
-    truncation_length: int
-    sigma: float | ExponentialDecay
-    noise_period: int
-    data: DataSharing = "pair"
-    start: Literal["lockstep", "staggered"] = "lockstep"
-    objective: Literal["sum", "final"] = "sum"
-    pairs_per_block: int | None = None
-    shaping: Shaping | None = None
+    noise_period: int = dataclasses.field(kw_only=True)
 
     def __post_init__(self) -> None:
-        check_evolution(self)
+        super().__post_init__()
         if self.noise_period < 1:
             raise ValueError(f"noise_period: {self.noise_period} must be at least 1")
 
-    def build(self, task: Task[Any], seed: int) -> BlockProgram:
-        """Returns the block program of a run; see `core.estimator.Estimator`."""
-        return GeneralizedES(
-            num_particles=self.num_particles,
-            truncation_length=self.truncation_length,
-            sigma=sigma_function(self.sigma),
-            noise_period=self.noise_period,
-            accumulate=True,
-            data=self.data,
-            start=self.start,
-            objective=self.objective,
-            pairs_per_block=self.pairs_per_block,
-            shaping=self.shaping,
-        ).build(task, seed)
+    def generalized(self) -> GeneralizedES:
+        """Returns this variant's member of the family."""
+        return member(self, self.noise_period, accumulate=True)

@@ -1,0 +1,55 @@
+"""What the recipes of the family share; a variant adds what tells it apart."""
+
+import dataclasses
+from typing import Any, Literal
+
+from pes_cluster.core.blocks import BlockProgram
+from pes_cluster.core.keys import DataSharing
+from pes_cluster.core.task import Task
+from pes_cluster.core.timeline import NoisePeriod
+from pes_cluster.estimators.evolution.fields import (
+    ExponentialDecay,
+    check_evolution,
+    sigma_function,
+)
+from pes_cluster.estimators.evolution.generalized_es import Carry, GeneralizedES
+from pes_cluster.estimators.evolution.shaping import Shaping
+
+
+def member(
+    recipe: Any, noise_period: NoisePeriod, *, accumulate: bool, carry: Carry = "own"
+) -> GeneralizedES:
+    """Returns the member of the family with these traits and the recipe's fields."""
+    names = [field.name for field in dataclasses.fields(recipe)]
+    fields: dict[str, Any] = {name: getattr(recipe, name) for name in names}
+    fields.setdefault("truncation_length", None)  # Full ES: one whole episode.
+    fields |= {"sigma": sigma_function(recipe.sigma), "noise_period": noise_period}
+    return GeneralizedES(**fields, accumulate=accumulate, carry=carry)
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineES:
+    """The fields of the variants that unroll an episode window by window.
+
+    See `GeneralizedES` for what they mean.
+    """
+
+    num_particles: int
+    truncation_length: int
+    sigma: float | ExponentialDecay
+    data: DataSharing = "pair"
+    start: Literal["lockstep", "staggered"] = "lockstep"
+    objective: Literal["sum", "final"] = "sum"
+    pairs_per_block: int | None = None
+    shaping: Shaping | None = None
+
+    def __post_init__(self) -> None:
+        check_evolution(self)
+
+    def generalized(self) -> GeneralizedES:
+        """Returns the member of the family that this variant is."""
+        raise NotImplementedError(f"{type(self).__name__}.generalized")
+
+    def build(self, task: Task[Any], seed: int) -> BlockProgram:
+        """Returns the block program of a run; see `core.estimator.Estimator`."""
+        return self.generalized().build(task, seed)
