@@ -84,25 +84,41 @@ OPTIMIZERS: dict[str, str] = {
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class OuterState:
-    """Theta and what the optimiser remembers of its gradients."""
+    """Theta and what the optimiser remembers of its gradients.
+
+    Attributes:
+        theta: After the latest update.
+        optimizer_state: Of optax.
+        delayed: Theta before the latest update, where windows use that one
+            (`outer.staleness: 1`); None otherwise.
+    """
 
     theta: Theta
     optimizer_state: Any
+    delayed: Theta | None = None
+
+    @property
+    def window_theta(self) -> Theta:
+        """The theta that the next window is to use."""
+        return self.theta if self.delayed is None else self.delayed
 
 
 Update = Callable[[OuterState, Theta, Any], tuple[OuterState, jax.Array]]
 
 
-def start(optimizer: Optimizer, theta: Theta) -> OuterState:
+def start(optimizer: Optimizer, theta: Theta, staleness: int = 0) -> OuterState:
     """Returns the state before the first update."""
     theta = jax.tree.map(jnp.asarray, theta)
-    return OuterState(theta, optimizer.transformation().init(theta))
+    delayed = jax.tree.map(jnp.copy, theta) if staleness else None
+    return OuterState(theta, optimizer.transformation().init(theta), delayed)
 
 
 def update(optimizer: Optimizer) -> Update:
     """Returns ``(state, gradient_sum, weight) -> (state, gradient_norm)``.
 
-    The gradient is ``gradient_sum / weight``; theta moves against it.
+    The gradient is ``gradient_sum / weight``; theta moves against it. With a delay of
+    one step, as in Hogwild-like asynchronous descent but fixed, it is the gradient at
+    the theta of one update ago: ``theta(k+1) = theta(k) - u(g(theta(k-1)))``.
     """
     transformation = optimizer.transformation()
 
@@ -116,7 +132,8 @@ def update(optimizer: Optimizer) -> Update:
             gradient, state.optimizer_state, state.theta
         )
         theta = optax.apply_updates(state.theta, updates)
-        return OuterState(theta, memory), trees.norms(gradient, 0)
+        delayed = None if state.delayed is None else state.theta
+        return OuterState(theta, memory, delayed), trees.norms(gradient, 0)
 
     return step
 

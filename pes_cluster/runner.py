@@ -247,6 +247,7 @@ def _drive(
             digest=digest(config),
             on_record=record,
             should_stop=asked.is_set,
+            staleness=0 if config.outer is None else config.outer.staleness,
         )
         store = _store(directory, config)
         driver = Driver(plan, engine, store, _optimizer(config), theta)

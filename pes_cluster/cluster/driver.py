@@ -43,6 +43,7 @@ class Plan:
         digest: Of the configuration that determines the result.
         on_record: Called for every outer step, in order.
         should_stop: Asked at every step boundary.
+        staleness: By how many updates the windows' theta is behind.
     """
 
     outer_steps: int
@@ -50,6 +51,7 @@ class Plan:
     digest: str
     on_record: Callable[[StepRecord], None]
     should_stop: Callable[[], bool] = lambda: False
+    staleness: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Driver:
         theta: Theta,
     ) -> None:
         self._plan, self._engine, self._store = plan, engine, store
-        self._state: OuterState = outer.start(optimizer, theta)
+        self._state: OuterState = outer.start(optimizer, theta, plan.staleness)
         self._inner_steps = 0
         self._seconds_before = 0.0
         self._began = time.monotonic()

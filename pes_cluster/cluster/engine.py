@@ -9,6 +9,7 @@ import numpy as np
 
 from pes_cluster import outer
 from pes_cluster.cluster.checkpoint import Part
+from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.leaves import Arrays
 from pes_cluster.cluster.pool import Lost, Pool
 from pes_cluster.cluster.settings import RunSettings
@@ -30,16 +31,21 @@ class Measured:
     extra: dict[str, float]
 
 
+CHUNK = 8  # Steps with delayed theta between two moments at which nothing is under way.
+
 Advanced = tuple[OuterState, list[Measured]]
 
 
 class Engine(Protocol):
     """Makes outer steps; one at a time over a pool, or many in one compiled loop."""
 
-    shards: int
+    @property
+    def shards(self) -> int:
+        """How many shards own blocks now."""
+        ...
 
     def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
-        """Hands out the blocks."""
+        """Hands out the blocks; again, where the run falls back to a checkpoint."""
         ...
 
     def advance(
@@ -52,25 +58,50 @@ class Engine(Protocol):
         """Writes the blocks' parts of a checkpoint."""
         ...
 
+    def scale(
+        self, *, particles: int | None, shards: int | None, outer_step: int
+    ) -> Lost | None:
+        """Changes the number of particles, of shards or both between two steps.
+
+        Before the blocks are handed out, only the numbers are taken.
+
+        Raises:
+            ValueError: Refused, in one line; nothing has changed.
+        """
+        ...
+
+    def events(self) -> list[Event]:
+        """What befell the shards since this was last asked."""
+        ...
+
+    def notice(self) -> str | None:
+        """Why a durable checkpoint should be written now: this node will go, say."""
+        ...
+
     def close(self) -> None:
         """Ends the shards."""
         ...
 
 
 class PoolEngine:
-    """One outer step at a time, over shards wherever they are."""
+    """One outer step at a time, over shards wherever they are.
+
+    With delayed theta, window k+1 is already under way while the reports of window k
+    are added up: its theta is known. Such steps are made in chunks, at whose ends
+    nothing is under way.
+    """
 
     def __init__(
         self, pool: Pool, work: Work, optimizer: outer.Optimizer, run: RunSettings
     ) -> None:
         self._pool, self._run = pool, run
-        self.shards = pool.shards
-        program = work.program()
-        self._shape: Callable[..., Any] | None = None
-        if program.scored is not None:
-            self._shape = program.scored.shape
-        self._evaluates = work.task is not None
         self._update = jax.jit(outer.update(optimizer))
+        self._take_up(work)
+
+    @property
+    def shards(self) -> int:
+        """How many shards own blocks now."""
+        return self._pool.shards
 
     def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
         """See `Engine`."""
@@ -80,29 +111,95 @@ class PoolEngine:
         self, state: OuterState, outer_step: int, limit: int
     ) -> Advanced | Lost:
         """See `Engine`."""
-        del limit
-        theta = jax.tree.map(np.asarray, state.theta)
-        reports = self._reports(outer_step, theta)
-        if isinstance(reports, Lost):
-            return reports
-        weight = added([report.weight for report in reports])
-        gradient_norm = None
-        if reports[0].gradient is not None:
-            gradient = added([report.gradient for report in reports])
-            state, norm = self._update(state, gradient, weight)
-            gradient_norm = float(norm)
-        eval_loss = self._evaluate(state, outer_step + 1)
-        if isinstance(eval_loss, Lost):
-            return eval_loss
-        return state, [measured(reports, float(weight), eval_loss, gradient_norm)]
+        end = outer_step + (1 if state.delayed is None else min(limit, CHUNK))
+        seen = []
+        for step in range(outer_step, end):
+            advanced = self._step(state, step, ahead=step + 1 < end)
+            if isinstance(advanced, Lost):
+                return advanced
+            state, measurement = advanced
+            seen.append(measurement)
+            if not _finite(state.theta):
+                break
+        return state, seen
 
     def save(self, folder: str) -> list[Part] | Lost:
         """See `Engine`."""
         return self._pool.save(folder)
 
+    def scale(
+        self, *, particles: int | None, shards: int | None, outer_step: int
+    ) -> Lost | None:
+        """See `Engine`."""
+        del outer_step
+        if particles is not None:
+            work = scaled(self._work, particles)
+            lost = self._pool.rescale(work)
+            if lost is not None:
+                return lost
+            self._take_up(work)
+        if shards is not None:
+            self._pool.resize(shards)
+        return None
+
+    def events(self) -> list[Event]:
+        """See `Engine`."""
+        return self._pool.events()
+
+    def notice(self) -> str | None:
+        """See `Engine`."""
+        return self._pool.notice()
+
     def close(self) -> None:
         """See `Engine`."""
         self._pool.close()
+
+    def _take_up(self, work: Work) -> None:
+        program = work.program()
+        self._work = work
+        self._shape: Callable[..., Any] | None = None
+        if program.scored is not None:
+            self._shape = program.scored.shape
+        self._evaluates = work.task is not None
+
+    def _step(
+        self, state: OuterState, step: int, ahead: bool
+    ) -> tuple[OuterState, Measured] | Lost:
+        """One update; `ahead`: another follows at once."""
+        due = self._evaluates and evaluation_due(self._run, step + 1)
+        fresh = self._fresh(state, step) if due else None
+        theta = jax.tree.map(np.asarray, state.window_theta)
+        reports = fresh if isinstance(fresh, Lost) else self._reports(step, theta)
+        if isinstance(reports, Lost):
+            return reports
+        if ahead and self._shape is None and not evaluation_due(self._run, step + 2):
+            self._pool.submit(step + 1, jax.tree.map(np.asarray, state.theta))
+        weight = added([report.weight for report in reports])
+        extra = dict(self._pool.counters())
+        gradient, gradient_norm = None, None
+        if reports[0].gradient is not None:
+            gradient = added([report.gradient for report in reports])
+            if fresh is not None:
+                extra["cosine_to_fresh"] = cosine(gradient, fresh)
+            state, norm = self._update(state, gradient, weight)
+            gradient_norm = float(norm)
+        eval_loss = self._evaluate(state, step + 1) if due else None
+        if isinstance(eval_loss, Lost):
+            return eval_loss
+        seen = measured(reports, float(weight), eval_loss, gradient_norm)
+        return state, dataclasses.replace(seen, extra=seen.extra | extra)
+
+    def _fresh(self, state: OuterState, step: int) -> Theta | None | Lost:
+        """The gradient sum without delay, to compare with; None where none is delayed.
+
+        Also None where scores are shaped: that would take another two round trips.
+        """
+        if state.delayed is None or self._shape is not None:
+            return None
+        reports = self._pool.probe(step, jax.tree.map(np.asarray, state.theta))
+        if isinstance(reports, Lost):
+            return reports
+        return added([report.gradient for report in reports])
 
     def _reports(self, outer_step: int, theta: Theta) -> list[Report] | Lost:
         if self._shape is None:
@@ -123,12 +220,41 @@ class PoolEngine:
             for block, gradient in zip(scored, gradients, strict=True)
         ]
 
-    def _evaluate(self, state: OuterState, done: int) -> float | None | Lost:
-        if not (self._evaluates and evaluation_due(self._run, done)):
-            return None
+    def _evaluate(self, state: OuterState, done: int) -> float | Lost:
         theta = jax.tree.map(np.asarray, state.theta)
         losses = self._pool.evaluate(theta, done, self._run.eval_episodes)
         return losses if isinstance(losses, Lost) else float(np.mean(losses))
+
+
+def scaled(work: Work, num_particles: int) -> Work:
+    """Returns the work with another number of particles.
+
+    Raises:
+        ValueError: The method has no particles, or not so many.
+    """
+    scale = getattr(work.method, "scaled", None)
+    if scale is None:
+        name = type(work.method).__name__
+        raise ValueError(f"particles: {name} cannot change their number")
+    return dataclasses.replace(work, method=scale(num_particles))
+
+
+def cosine(one: Theta, other: Theta) -> float:
+    """The cosine of the angle between two gradients; 0 where one of them vanishes."""
+    pairs = list(zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+    def inner(left: int, right: int) -> float:
+        return sum(
+            float(np.vdot(np.float64(pair[left]), np.float64(pair[right])))
+            for pair in pairs
+        )
+
+    norms = float(np.sqrt(inner(0, 0) * inner(1, 1)))
+    return inner(0, 1) / norms if norms > 0 else 0.0
+
+
+def _finite(theta: Theta) -> bool:
+    return all(bool(np.all(np.isfinite(leaf))) for leaf in jax.tree.leaves(theta))
 
 
 def evaluation_due(run: RunSettings, done: int) -> bool:

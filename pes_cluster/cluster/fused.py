@@ -17,6 +17,7 @@ import numpy as np
 from pes_cluster import outer
 from pes_cluster.cluster.checkpoint import Part, write_part
 from pes_cluster.cluster.engine import Advanced, Measured, evaluation_due
+from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.leaves import Arrays, check_blocks, from_arrays, to_arrays
 from pes_cluster.cluster.pool import Lost
 from pes_cluster.cluster.settings import RunSettings
@@ -33,7 +34,10 @@ class FusedEngine:
         ValueError: The run cannot be fused: a host task, or shaped scores.
     """
 
-    shards = 1
+    @property
+    def shards(self) -> int:
+        """See `Engine`."""
+        return 1
 
     def __init__(
         self, work: Work, optimizer: outer.Optimizer, run: RunSettings, fuse: int
@@ -85,6 +89,20 @@ class FusedEngine:
         }
         return [write_part(folder, "shard_0", arrays)]
 
+    def scale(
+        self, *, particles: int | None, shards: int | None, outer_step: int
+    ) -> Lost | None:
+        """See `Engine`."""
+        raise ValueError("a run with cluster.fuse above 1 cannot be scaled")
+
+    def events(self) -> list[Event]:
+        """See `Engine`."""
+        return []
+
+    def notice(self) -> str | None:
+        """See `Engine`."""
+        return None
+
     def close(self) -> None:
         """See `Engine`."""
         self._blocks = None
@@ -96,7 +114,7 @@ class FusedEngine:
             state, blocks = carry
 
             def block(total: Any, one: Any) -> tuple[Any, Any]:
-                one, report = self._program.advance(state.theta, one, outer_step)
+                one, report = self._program.advance(state.window_theta, one, outer_step)
                 return jax.tree.map(jnp.add, total, report), one
 
             zeros = jax.tree.map(

@@ -6,7 +6,9 @@ from typing import Protocol
 import numpy as np
 
 from pes_cluster.cluster.checkpoint import Part
+from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.leaves import Arrays
+from pes_cluster.cluster.work import Work
 from pes_cluster.core.blocks import Report
 from pes_cluster.core.task import Theta
 
@@ -19,11 +21,13 @@ class Lost:
         shard: Which one.
         reason: One line.
         user_error: The task's own code raised; trying elsewhere would raise again.
+        resumable: The blocks are gone; those of the newest durable checkpoint will do.
     """
 
     shard: int
     reason: str
     user_error: bool = False
+    resumable: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +42,12 @@ class Scored:
 class Pool(Protocol):
     """Shards that own the blocks. Reports come back in block order, or as `Lost`."""
 
-    shards: int
     num_blocks: int
+
+    @property
+    def shards(self) -> int:
+        """How many shards own blocks now."""
+        ...
 
     def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
         """Hands the blocks to the shards: saved ones, or (None) fresh ones."""
@@ -47,6 +55,14 @@ class Pool(Protocol):
 
     def step(self, outer_step: int, theta: Theta) -> list[Report] | Lost:
         """One window of every block at theta."""
+        ...
+
+    def submit(self, outer_step: int, theta: Theta) -> None:
+        """Begins a window whose reports `step` takes, at the same theta."""
+        ...
+
+    def probe(self, outer_step: int, theta: Theta) -> list[Report] | Lost:
+        """What `step` would report at another theta; the blocks stay as they are."""
         ...
 
     def score(self, outer_step: int, theta: Theta) -> list[Scored] | Lost:
@@ -71,6 +87,26 @@ class Pool(Protocol):
         Raises:
             CheckpointError: A part cannot be written.
         """
+        ...
+
+    def resize(self, shards: int | None) -> None:
+        """Aims at another number of shards; None: as many as there is room for."""
+        ...
+
+    def rescale(self, work: Work) -> Lost | None:
+        """Takes up another work, with more or fewer particles, between two windows."""
+        ...
+
+    def events(self) -> list[Event]:
+        """What befell the shards since this was last asked."""
+        ...
+
+    def counters(self) -> dict[str, float]:
+        """What the metrics say of the shards."""
+        ...
+
+    def notice(self) -> str | None:
+        """Why a durable checkpoint should be written now: this node will go, say."""
         ...
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from pes_cluster.cluster.failure import Budgets
+
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
@@ -60,6 +62,13 @@ class ClusterSettings:
             (not how many) can change the last place of a float.
         per_shard: Resources of one shard; ray only.
         step_deadline: Seconds after which a shard that does not answer counts as lost.
+        on_loss: ``wait``: a step waits for lost shards to be rebuilt, and the result
+            does not change. ``proceed``: it goes on with the particles that reported,
+            and lost ones come back later; the result depends on when. Shaped scores
+            need all particles, and always wait.
+        snapshots: Who keeps the copies from which lost blocks are rebuilt: the driver,
+            ``buddies`` on other nodes, or (``auto``) the driver where they are small.
+        budgets: How many losses without a checkpoint between them end the run.
     """
 
     pool: Literal["ray", "local"] = "ray"
@@ -67,6 +76,9 @@ class ClusterSettings:
     fuse: int = 1
     per_shard: PerShard = dataclasses.field(default_factory=PerShard)
     step_deadline: float = 600.0
+    on_loss: Literal["wait", "proceed"] = "wait"
+    snapshots: Literal["auto", "driver", "buddies"] = "auto"
+    budgets: Budgets = dataclasses.field(default_factory=Budgets)
 
     def __post_init__(self) -> None:
         if self.shards is not None:

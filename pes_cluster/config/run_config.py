@@ -49,9 +49,17 @@ class OuterSettings:
 
     Attributes:
         optimizer: What makes an update of theta from the estimate.
+        staleness: 0: every window is at the latest theta. 1: at the one before it, so
+            that shards need not wait for the update; a fixed delay, the same on any
+            cluster.
     """
 
     optimizer: Optimizer
+    staleness: int = 0
+
+    def __post_init__(self) -> None:
+        if self.staleness not in (0, 1):
+            raise ValueError(f"staleness: {self.staleness} must be 0 or 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +156,10 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
             sections[name] = encode_recipe(kind, recipe)
     if config.outer is not None:
         optimizer = encode_recipe(OPTIMIZER, config.outer.optimizer)
-        sections["outer"] = {"optimizer": optimizer}
+        sections["outer"] = {
+            "optimizer": optimizer,
+            "staleness": config.outer.staleness,
+        }
     for name in _SETTINGS:
         sections[name] = encode(getattr(config, name))
     return sections
@@ -179,11 +190,15 @@ def differences(saved: RunConfig, asked: RunConfig) -> list[str]:
 def _decode_outer(value: Any) -> OuterSettings:
     if not isinstance(value, dict):
         raise ConfigError(f"outer: found {shown(value)}; expected the key optimizer")
-    check_keys(value, ["optimizer"], "outer")
+    check_keys(value, ["optimizer", "staleness"], "outer")
     if "optimizer" not in value:
         raise ConfigError("outer.optimizer: missing; such as {type: adam, ...}")
     recipe = decode_recipe(OPTIMIZER, value["optimizer"], "outer.optimizer")
-    return OuterSettings(recipe)
+    staleness = value.get("staleness", 0)
+    if staleness not in (0, 1) or isinstance(staleness, bool):
+        found = shown(staleness)
+        raise ConfigError(f"outer.staleness: found {found}; expected 0 or 1")
+    return OuterSettings(recipe, staleness)
 
 
 def _determining(config: RunConfig) -> dict[str, Any]:
@@ -194,6 +209,8 @@ def _determining(config: RunConfig) -> dict[str, Any]:
     if config.cluster.fuse > 1:
         # One compiled loop may differ from single steps in the last place of a float.
         sections["cluster"] = {"fused": True}
+    if "outer" in sections and not sections["outer"]["staleness"]:
+        del sections["outer"]["staleness"]  # As before there was such a key.
     # Where the files lie does not change what is in them.
     sections.get("task", {}).pop("data_dir", None)
     method = sections.get("estimator", {})

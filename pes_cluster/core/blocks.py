@@ -62,6 +62,8 @@ class BlockProgram(NamedTuple):
         advance: ``(theta, block, outer_step) -> (block, Report)``; one window at one
             theta.
         scored: The two-step form, or None where shaping is the identity.
+        resized: ``(theta, block) -> block``; a block of the same run with another
+            number of particles, as this run has it. None: the number cannot change.
         jittable: False for host tasks, whose `advance` compiles its own numerical
             parts.
     """
@@ -71,6 +73,7 @@ class BlockProgram(NamedTuple):
     advance: Callable[[Theta, BlockState, Any], tuple[BlockState, Report]]
     scored: ScoredSteps | None = None
     jittable: bool = True
+    resized: Callable[[Theta, BlockState], BlockState] | None = None
 
 
 def pairs_per_block(num_pairs: int) -> int:

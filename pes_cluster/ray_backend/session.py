@@ -96,16 +96,6 @@ def connect(address: str) -> Iterator[None]:
             ray.shutdown()
 
 
-def default_shards(per_shard: PerShard) -> int:
-    """One shard for each core of the cluster, or for each GPU where shards have one."""
-    total = ray.cluster_resources()
-    if per_shard.num_gpus > 0:
-        count = total.get("GPU", 0.0) / per_shard.num_gpus
-    else:
-        count = total.get("CPU", 0.0) / max(per_shard.num_cpus, 1e-9)
-    return max(int(count), 1)
-
-
 def unmet(total: Mapping[str, float], shards: int, per_shard: PerShard) -> str | None:
     """What a cluster of these resources lacks for the shards, in one line; pure."""
     for name, each in (("CPU", per_shard.num_cpus), ("GPU", per_shard.num_gpus)):

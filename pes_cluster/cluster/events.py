@@ -1,0 +1,48 @@
+"""What befell a run, as values; the run directory keeps them in `events.jsonl`.
+
+```text
+started, resumed        shards
+lost                    shard, node, reason
+recovered               shard, node, replayed, seconds
+joined, drained, moved  node, blocks
+scaled                  particles, shards
+refused                 command, reason
+checkpoint              seconds, bytes
+checkpoint_failed       reason
+fell_back               reason: the run went back to its newest durable checkpoint
+stopped, finished
+failed                  reason
+```
+"""
+
+import dataclasses
+import json
+import time
+
+Field = str | int | float
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """One thing that happened.
+
+    Attributes:
+        kind: One of the words above.
+        outer_step: Updates done when it happened.
+        fields: What else is to be said of it.
+        time: When, in seconds since 1970.
+    """
+
+    kind: str
+    outer_step: int
+    fields: dict[str, Field] = dataclasses.field(default_factory=dict)
+    time: float = dataclasses.field(default_factory=time.time)
+
+    def to_json(self) -> str:
+        """Returns one line of JSON."""
+        head = {
+            "time": round(self.time, 3),
+            "event": self.kind,
+            "outer_step": self.outer_step,
+        }
+        return json.dumps(head | self.fields)

@@ -1,0 +1,242 @@
+"""Shards and buddies as Ray actors.
+
+Ray never restarts an actor here: it would put an empty one in the dead one's place.
+"""
+
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from jax import tree
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pes_cluster.cluster.buddy import Buddy
+from pes_cluster.cluster.checkpoint import CheckpointError
+from pes_cluster.cluster.settings import PerShard
+from pes_cluster.cluster.shard import FencedError, Shard
+from pes_cluster.cluster.transport import Actor, Call, Failure, FailureKind, Nodes
+from pes_cluster.ray_backend.nodes import NodeWatch
+
+INLINE_FLOATS = 25_000  # Above it, one `ray.put` is cheaper than a copy in every call.
+
+NEVER_RESTARTED = {"max_restarts": 0, "max_task_retries": 0}
+
+
+class RayTransport:
+    """See `cluster.transport.Transport`; an actor is told by its Ray handle."""
+
+    def __init__(self, per_shard: PerShard) -> None:
+        self._per_shard = per_shard
+        self._watch = NodeWatch(per_shard)
+        self._actors: dict[str, Actor] = {}
+        self._places: dict[str, Any] = {}  # Node ids, or the calls that will tell.
+        self._called: dict[Call, str] = {}  # Whom a call that is under way was made to.
+        self._latest: tuple[Any, Any] = (None, None)
+
+    def nodes(self) -> Nodes:
+        """See `Transport`."""
+        return self._watch.nodes
+
+    def start_shard(self, work: Any, avoid: frozenset[str]) -> Actor:
+        """See `Transport`."""
+        chosen = options(self._per_shard, avoid)
+        return self._started(ray.remote(Shard).options(**chosen).remote(work))
+
+    def start_buddy(self, node: str) -> Actor:
+        """See `Transport`."""
+        chosen = {
+            "num_cpus": 0,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+            **NEVER_RESTARTED,
+        }
+        return self._started(ray.remote(Buddy).options(**chosen).remote())
+
+    def node_of(self, actor: Actor) -> str | None:
+        """See `Transport`."""
+        name = _name(actor)
+        place = self._places.get(name)
+        if isinstance(place, ray.ObjectRef):
+            if not ray.wait([place], timeout=0)[0]:
+                return None
+            try:
+                place = ray.get(place)
+            except RayError:
+                place = ""  # It died before it could tell.
+            self._places[name] = place
+        return place
+
+    def call(self, actor: Actor, method: str, *arguments: Any) -> Call:
+        """See `Transport`."""
+        call = getattr(actor, method).remote(*arguments)
+        self._called[call] = _name(actor)
+        return call
+
+    def shared(self, value: Any) -> Any:
+        """See `Transport`."""
+        held, sent = self._latest
+        if held is not value:
+            sent = sendable(value)
+            self._latest = (value, sent)
+        return sent
+
+    def wait(self, calls: Sequence[Call], timeout: float) -> list[Call]:
+        """See `Transport`."""
+        if not calls:
+            return []
+        ended, rest = ray.wait(list(calls), timeout=max(timeout, 0.0))
+        if rest:  # Whatever else has ended by now.
+            ended += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        return ended
+
+    def result(self, call: Call) -> Any:
+        """See `Transport`."""
+        called = self._called.pop(call, "")
+        try:
+            return ray.get(call)
+        except RayTaskError as error:
+            return _raised(error)
+        except RayActorError as error:
+            # Ray names the actor that died: not the called one, if it was to give what
+            # this call was to be given.
+            stored = bool(called) and error.actor_id not in (called, None)
+            return Failure(self._kind(error, called), _last_line(error), stored)
+        except ObjectLostError as error:
+            return Failure("host", _last_line(error), stored=True)
+        except RayError as error:
+            return Failure("process", _last_line(error))
+
+    def kill(self, actor: Actor) -> None:
+        """See `Transport`."""
+        self._actors.pop(_name(actor), None)
+        ray.kill(actor)
+
+    def close(self) -> None:
+        """See `Transport`."""
+        self._watch.close()
+        for actor in list(self._actors.values()):
+            self.kill(actor)
+
+    def _started(self, actor: Actor) -> Actor:
+        name = _name(actor)
+        self._actors[name] = actor
+        self._places[name] = actor.__ray_call__.remote(_where)
+        return actor
+
+    def _kind(self, error: RayActorError, called: str) -> FailureKind:
+        if error.actor_init_failed:
+            return "task"
+        if isinstance(error, ActorDiedError) and error.preempted:
+            return "preempted"
+        if isinstance(error, ActorUnavailableError):
+            return "host"
+        node = self._places.get(called)
+        alive = {node.id for node in self.nodes().alive}
+        lives = not isinstance(node, str) or not node or node in alive
+        # The watch may be a second behind what Ray says of the actor.
+        return "process" if lives and "node" not in str(error).lower() else "host"
+
+
+def options(per_shard: PerShard, avoid: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Ray's options of one shard's actor; pure but for the cache's folder."""
+    labels = dict(per_shard.labels)
+    if avoid:
+        labels["ray.io/node-id"] = f"!in({','.join(sorted(avoid))})"
+    chosen: dict[str, Any] = {
+        "num_cpus": per_shard.num_cpus,
+        "num_gpus": per_shard.num_gpus,
+        "scheduling_strategy": "SPREAD",
+        "runtime_env": {"env_vars": environment(per_shard)},
+        **NEVER_RESTARTED,
+    }
+    return chosen | ({"label_selector": labels} if labels else {})
+
+
+def environment(per_shard: PerShard) -> dict[str, str]:
+    """Environment of a shard's process; the user's own `env` wins."""
+    variables = {
+        # XLA sizes its thread pool by NPROC: one process a core, one thread each.
+        "NPROC": str(max(int(per_shard.num_cpus), 1)),
+        "JAX_COMPILATION_CACHE_DIR": _cache_folder(),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONPATH": _python_path(),
+    }
+    if per_shard.num_gpus > 0:
+        # Empty: JAX takes the GPU although the driver was told to stay on the CPU.
+        variables |= {"JAX_PLATFORMS": "", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    else:
+        variables["JAX_PLATFORMS"] = "cpu"
+    return variables | per_shard.env
+
+
+def sendable(theta: Any) -> Any:
+    """Returns theta itself where it is small, else a reference to one shared copy."""
+    size = sum(np.size(leaf) for leaf in tree.leaves(theta))
+    return theta if size <= INLINE_FLOATS else ray.put(theta)
+
+
+def _where(actor: Any) -> str:
+    del actor
+    return ray.get_runtime_context().get_node_id()
+
+
+def _name(actor: Actor) -> str:
+    return actor._actor_id.hex()
+
+
+def _python_path() -> str:
+    """Where a user's task is found, this package's sources, and what the user named."""
+    folders = [os.getcwd()]
+    package = Path(__file__).resolve().parents[2]
+    # Installed, it is found anyway; there it would come before the standard library.
+    if package.name not in ("site-packages", "dist-packages"):
+        folders.append(str(package))
+    return os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _cache_folder() -> str:
+    """Compiled programs that all shards of this user share.
+
+    In the user's own folder: what lies there is executed.
+    """
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if given:
+        return given
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return str(Path(cache) / "pes_cluster" / "compiled")
+
+
+def _raised(error: RayTaskError) -> Failure:
+    """What the called code raised; or the code whose answer the call was to be given.
+
+    Raises:
+        CheckpointError: As it was raised there.
+    """
+    cause: Any = error.cause
+    if isinstance(cause, CheckpointError):
+        raise CheckpointError(str(cause)) from None
+    line = " ".join(f"{type(cause).__name__}: {cause}".split())
+    notes = getattr(cause, "__notes__", [])
+    if notes:
+        line += f" ({'; '.join(notes)})"
+    kind: FailureKind = "process" if isinstance(cause, FencedError) else "task"
+    return Failure(kind, line)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"its process died ({type(error).__name__}: {' '.join(lines[-1:])})"
+    return textwrap.shorten(text, 160)

@@ -1,0 +1,398 @@
+"""Whatever befalls the shards, the run is the one in which nothing did: all rows."""
+
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pes_cluster.cluster.engine import PoolEngine
+from pes_cluster.cluster.events import Event
+from pes_cluster.cluster.failure import Budgets
+from pes_cluster.cluster.settings import ClusterSettings, RunSettings
+from pes_cluster.cluster.shard_pool import ShardPool
+from pes_cluster.core.trees import sha256
+
+from .scripted import OPTIMIZER, Scripted, drive, local, work
+from .scripted_transport import Hook, Process, ScriptedTransport, once
+
+RUN = RunSettings(outer_steps=24, eval_every=8, eval_episodes=3)
+HOSTS = {"a": 1, "b": 1, "c": 1, "d": 1}
+
+
+class Run:
+    """A run of 24 steps on scripted hosts; what came of it."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *hooks: Hook,
+        hosts: dict[str, int] | None = None,
+        method: Scripted | None = None,
+        steps: int = 24,
+        **chosen: Any,
+    ) -> None:
+        self.cluster = ScriptedTransport(hosts or HOSTS, hooks)
+        job = work(method or Scripted())
+        self.pool = ShardPool(
+            job, self.cluster, ClusterSettings(**chosen), self.cluster.clock
+        )
+        engine = PoolEngine(self.pool, job, OPTIMIZER, RUN)
+        self.outcome, self.records = drive(engine, folder, outer_steps=steps)
+        self.events: list[Event] = engine.events()
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    def only(self, kind: str) -> dict[str, Any]:
+        (event,) = [event for event in self.events if event.kind == kind]
+        return event.fields
+
+    @property
+    def bits(self) -> Any:
+        assert self.outcome.status == "finished", self.outcome.error
+        losses = [(record.loss, record.eval_loss) for record in self.records]
+        return sha256(self.outcome.theta), losses
+
+
+@functools.cache
+def calm(shaped: bool = False) -> Any:
+    """The bits of a run in one process, to which nothing happens."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        engine = local(Scripted(shaped=shaped), 1, RUN)
+        outcome, records = drive(engine, folder, outer_steps=24)
+    losses = [(record.loss, record.eval_loss) for record in records]
+    return sha256(outcome.theta), losses
+
+
+def crash(cluster: ScriptedTransport, process: Process) -> None:
+    cluster.crash(process)
+
+
+def hang(cluster: ScriptedTransport, process: Process) -> None:
+    cluster.hang(process)
+
+
+def cut(cluster: ScriptedTransport, process: Process) -> None:
+    assert process.node is not None
+    cluster.cut(process.node)
+
+
+def announce(seconds: float) -> Callable[[ScriptedTransport, Process], None]:
+    def happens(cluster: ScriptedTransport, process: Process) -> None:
+        assert process.node is not None
+        cluster.announce(process.node, seconds)
+
+    return happens
+
+
+def join(*hosts: str) -> Callable[[ScriptedTransport, Process], None]:
+    def happens(cluster: ScriptedTransport, process: Process) -> None:
+        for host in hosts:
+            cluster.join(host)
+
+    return happens
+
+
+# --- Losses ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("snapshots", ["driver", "buddies"])
+def test_without_losses_nothing_happens(tmp_path: pathlib.Path, snapshots: str) -> None:
+    run = Run(tmp_path, snapshots=snapshots)
+    assert run.bits == calm()
+    assert run.kinds() == []
+    assert len(run.cluster.shards()) == 4
+
+
+@pytest.mark.parametrize("snapshots", ["driver", "buddies"])
+@pytest.mark.parametrize("step", [0, 1, 13, 23])
+def test_a_process_that_dies_is_rebuilt(
+    tmp_path: pathlib.Path, step: int, snapshots: str
+) -> None:
+    run = Run(
+        tmp_path, once(crash, "advance", step=step, host="b"), snapshots=snapshots
+    )
+    assert run.bits == calm()
+    assert run.kinds() == ["lost", "recovered"]
+    assert run.only("lost")["node"] == "b"
+    assert run.only("lost")["reason"] == "its process died"
+    assert run.records[-1].extra["recovered"] == 1
+
+
+@pytest.mark.parametrize("method", ["score", "weighted_sum"])
+def test_a_loss_between_the_two_round_trips_of_shaped_scores(
+    tmp_path: pathlib.Path, method: str
+) -> None:
+    hook = once(crash, method, host="c")
+    run = Run(tmp_path, hook, method=Scripted(shaped=True))
+    assert run.bits == calm(shaped=True)
+    assert run.kinds() == ["lost", "recovered"]
+
+
+@pytest.mark.parametrize("method", ["evaluate", "snapshot", "save", "adopt"])
+def test_a_loss_in_any_other_call(tmp_path: pathlib.Path, method: str) -> None:
+    run = Run(tmp_path, once(crash, method, host="c"))
+    assert run.bits == calm()
+    assert run.kinds() == ["lost", "recovered"]
+
+
+def test_a_shard_that_hangs_is_killed_before_it_is_replaced(
+    tmp_path: pathlib.Path,
+) -> None:
+    run = Run(tmp_path, once(hang, "advance", step=9, host="b"))
+    assert run.bits == calm()
+    assert run.only("lost")["reason"] == "no answer by its deadline"
+    hung = [process for process in run.cluster.processes if process.hung]
+    assert [process.failure is not None for process in hung] == [True]
+    # Long before the limit of 600 s: against the steps so far.
+    assert 60 <= run.cluster.now < 100
+
+
+@pytest.mark.parametrize("snapshots", ["driver", "buddies"])
+def test_the_blocks_of_a_silent_host_go_to_the_others(
+    tmp_path: pathlib.Path, snapshots: str
+) -> None:
+    run = Run(tmp_path, once(cut, "advance", step=9, host="b"), snapshots=snapshots)
+    assert run.bits == calm()
+    assert run.kinds()[0] == "lost" and "recovered" in run.kinds()
+    assert run.only("lost")["reason"] == "its node died"
+    assert run.pool.shards == 3
+    assert {process.node for process in run.cluster.shards()} == {"a", "c", "d"}
+
+
+def test_two_hosts_lost_at_once(tmp_path: pathlib.Path) -> None:
+    hooks = [once(cut, "advance", step=9, host=host) for host in "bc"]
+    run = Run(tmp_path, *hooks)
+    assert run.bits == calm()
+    assert run.pool.shards == 2
+
+
+def test_a_shard_that_dies_while_it_is_rebuilt(tmp_path: pathlib.Path) -> None:
+    hooks = [once(crash, "advance", step=9, host="b"), once(crash, "adopt", step=None)]
+    # The first adoption of all is lost as well: three losses.
+    hooks.append(once(crash, "adopt", host="b"))
+    run = Run(tmp_path, *hooks)
+    assert run.bits == calm()
+    assert run.kinds().count("lost") == 3
+
+
+def test_an_heir_that_dies_after_it_answered_for_its_own_blocks(
+    tmp_path: pathlib.Path,
+) -> None:
+    def heir_dies(cluster: ScriptedTransport, made: Any) -> None:
+        held = made.process.held
+        if made.method == "advance" and made.arguments[0] == 9 and not done:
+            own = getattr(held, "_next_step", {})
+            if sorted(own.values()) != [9] * len(own):  # Some are ahead by then.
+                done.append(True)
+                cluster.crash(made.process)
+
+    done: list[bool] = []
+    run = Run(tmp_path, once(cut, "advance", step=9, host="b"), heir_dies)
+    assert done
+    assert run.bits == calm()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["crash", "hang", "cut", "announce", "join"]),
+            st.sampled_from(["advance", "snapshot", "evaluate", "adopt", "save"]),
+            st.sampled_from([0, 3, 8, 9, 16, 22]),
+            st.sampled_from(["a", "b", "c", "d", None]),
+        ),
+        max_size=6,
+    ),
+    st.sampled_from(["driver", "buddies"]),
+)
+def test_any_sequence_of_faults_gives_the_same_bits(
+    tmp_path_factory: pytest.TempPathFactory,
+    faults: list[tuple[str, str, int, str | None]],
+    snapshots: str,
+) -> None:
+    happens = {
+        "crash": crash,
+        "hang": hang,
+        "cut": cut,
+        "announce": announce(5.0),
+        "join": join("e"),
+    }
+    hooks = [
+        once(
+            happens[kind],
+            method,
+            step=step if method == "advance" else None,
+            host=host,
+        )
+        for kind, method, step, host in faults
+    ]
+    hooks.append(once(join("f", "g"), "advance", step=12))
+    run = Run(tmp_path_factory.mktemp("run"), *hooks, snapshots=snapshots)
+    if run.outcome.status == "failed":
+        # Shard and copy lost at once: only the durable checkpoint is left.
+        assert snapshots == "buddies"
+        assert "copy of its blocks is gone" in (run.outcome.error or "")
+    else:
+        assert run.bits == calm()
+
+
+# --- The end of a run that cannot go on -----------------------------------------------
+
+
+def test_the_same_error_on_two_hosts_is_the_tasks_own(tmp_path: pathlib.Path) -> None:
+    run = Run(tmp_path, method=Scripted(raise_at=6))
+    assert run.outcome.status == "failed"
+    assert run.outcome.error is not None
+    assert run.outcome.error.endswith(
+        "at outer step 7: ArithmeticError: the simulator fell over"
+    )
+    first, second = [
+        event.fields["node"] for event in run.events if event.kind == "lost"
+    ]
+    assert first != second
+
+
+def test_an_error_of_one_host_only_is_survived(tmp_path: pathlib.Path) -> None:
+    def breaks(cluster: ScriptedTransport, made: Any) -> None:
+        if made.process.node == "b" and made.method == "advance":
+            made.arguments = (*made.arguments[:2], ["no such block"])
+
+    run = Run(tmp_path, breaks)
+    assert run.bits == calm()
+    assert {process.node for process in run.cluster.shards()} == {"a", "c", "d"}
+
+
+def test_a_budget_of_bugs_that_is_used_up_ends_the_run(tmp_path: pathlib.Path) -> None:
+    def always(cluster: ScriptedTransport, made: Any) -> None:
+        if made.process.node == "b" and made.method == "advance":
+            cluster.crash(made.process)
+
+    run = Run(tmp_path, always, budgets=Budgets(bugs=2))
+    assert run.outcome.status == "failed"
+    assert "cluster.budgets.bugs=2" in (run.outcome.error or "")
+    assert "pes resume" in (run.outcome.error or "")
+    assert run.kinds().count("lost") == 3
+
+
+def test_a_durable_checkpoint_refills_the_budgets(tmp_path: pathlib.Path) -> None:
+    hooks = [once(crash, "advance", step=step, host="b") for step in (3, 8, 13, 18)]
+    run = Run(tmp_path, *hooks, budgets=Budgets(bugs=1))  # Saved every 5 steps.
+    assert run.bits == calm()
+
+
+def test_preemptions_are_not_charged_to_the_bugs(tmp_path: pathlib.Path) -> None:
+    run = Run(tmp_path, once(cut, "advance", step=9, host="b"), budgets=Budgets(bugs=0))
+    assert run.bits == calm()
+
+
+def test_a_copy_lost_together_with_its_shard_is_said(tmp_path: pathlib.Path) -> None:
+    # The ring of hosts is a -> b -> c -> d -> a: c keeps what b computes.
+    hooks = [once(cut, "advance", step=9, host=host) for host in "bc"]
+    run = Run(tmp_path, *hooks, snapshots="buddies")
+    assert run.outcome.status == "failed"
+    assert "the copy of its blocks is gone too" in (run.outcome.error or "")
+
+
+# --- Hosts that come and go -----------------------------------------------------------
+
+
+def test_hosts_that_join_get_shards(tmp_path: pathlib.Path) -> None:
+    run = Run(
+        tmp_path,
+        once(join("b", "c"), "advance", step=9),
+        hosts={"a": 1},
+    )
+    assert run.bits == calm()
+    assert run.pool.shards == 3
+    assert run.kinds() == ["joined", "joined", "moved"]
+    assert {process.node for process in run.cluster.shards()} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("snapshots", ["driver", "buddies"])
+def test_a_drain_notice_evacuates_without_loss(
+    tmp_path: pathlib.Path, snapshots: str
+) -> None:
+    hook = once(announce(30.0), "advance", step=9, host="b")
+    run = Run(tmp_path, hook, snapshots=snapshots)
+    assert run.bits == calm()
+    assert run.kinds() == ["drained", "moved"]
+    assert run.only("drained")["node"] == "b"
+    assert "b" not in {process.node for process in run.cluster.shards()}
+
+
+def test_a_drain_waits_for_the_new_shard_to_start(tmp_path: pathlib.Path) -> None:
+    hooks = [
+        once(announce(30.0), "advance", step=9, host="b"),
+        once(join("e"), "advance", step=9, host="c"),
+    ]
+    run = Run(tmp_path, *hooks)
+    assert run.bits == calm()
+    assert sorted(run.kinds()) == ["drained", "joined", "moved"]
+    assert run.pool.shards == 4
+
+
+def test_a_notice_that_is_too_short_costs_a_replay(tmp_path: pathlib.Path) -> None:
+    run = Run(tmp_path, once(announce(0.15), "advance", step=9, host="b"))
+    assert run.bits == calm()
+
+
+def test_new_shards_that_do_not_start_do_not_hold_the_run_up(
+    tmp_path: pathlib.Path,
+) -> None:
+    run = Run(tmp_path, hosts={"a": 1}, shards=3)
+    assert run.bits == calm()
+    assert run.pool.shards == 1
+
+
+def test_fewer_shards_on_demand(tmp_path: pathlib.Path) -> None:
+    def fewer(cluster: ScriptedTransport, process: Process) -> None:
+        runs[0].resize(2)
+
+    runs: list[ShardPool] = []
+    cluster = ScriptedTransport(HOSTS, [once(fewer, "advance", step=9)])
+    job = work(Scripted())
+    runs.append(ShardPool(job, cluster, ClusterSettings(), cluster.clock))
+    engine = PoolEngine(runs[0], job, OPTIMIZER, RUN)
+    outcome, _ = drive(engine, tmp_path, outer_steps=24)
+    assert sha256(outcome.theta) == calm()[0]
+    assert runs[0].shards == 2 and len(cluster.shards()) == 2
+
+
+def test_a_notice_for_the_drivers_own_node(tmp_path: pathlib.Path) -> None:
+    cluster = ScriptedTransport(HOSTS)
+    pool = ShardPool(work(), cluster, ClusterSettings(), cluster.clock)
+    assert pool.notice() is None
+    cluster.here = "a"
+    assert pool.notice() is None
+    cluster.announce("a", 30.0)
+    assert pool.notice() is not None
+
+
+# --- Going on without the lost --------------------------------------------------------
+
+
+def test_proceeding_counts_who_reported_and_takes_the_lost_back(
+    tmp_path: pathlib.Path,
+) -> None:
+    hook = once(crash, "advance", step=9, host="b")
+    run = Run(tmp_path, hook, on_loss="proceed")
+    assert run.outcome.status == "finished", run.outcome.error
+    particles = [record.particles for record in run.records]
+    whole = particles[0]
+    assert particles[:9] == [whole] * 9
+    assert 0 < particles[9] < whole
+    assert particles[12:] == [whole] * 12
+    assert sha256(run.outcome.theta) != calm()[0]
+
+
+def test_proceeding_waits_where_nobody_is_left(tmp_path: pathlib.Path) -> None:
+    hook = once(crash, "advance", step=9, host="a")
+    run = Run(tmp_path, hook, hosts={"a": 1}, on_loss="proceed")
+    assert run.bits == calm()
