@@ -12,11 +12,12 @@ import jax
 import numpy as np
 
 from pes_cluster.cluster.calls import Calls
-from pes_cluster.cluster.leaves import Arrays
+from pes_cluster.cluster.leaves import Arrays, plain
 from pes_cluster.cluster.members import Member
 from pes_cluster.cluster.scaling import buddy_node
 from pes_cluster.cluster.snapshots import Copy, Snapshots
 from pes_cluster.cluster.transport import Call, Failure, Transport
+from pes_cluster.cluster.work import Work
 from pes_cluster.core.task import Theta
 
 DRIVER_BYTES = 64 * 2**20  # Copies of up to this size are the driver's to keep.
@@ -156,18 +157,16 @@ class Copies:
             self._transport.kill(buddy)
 
 
-def block_bytes(init: Callable[[Theta, Any], Any], theta: Theta) -> int:
-    """The size of one block's arrays."""
-    shapes = jax.eval_shape(lambda theta: init(theta, 0), theta)
-    return sum(
-        leaf.size * np.dtype(leaf.dtype).itemsize
-        for leaf in jax.tree.leaves(jax.eval_shape(_plain, shapes))
-    )
+def with_buddies(work: Work, chosen: str) -> bool:
+    """Whether buddies keep the copies, by `cluster.snapshots` and their size."""
+    if chosen != "auto":
+        return chosen == "buddies"
+    program, theta = work.program(), work.initial_theta()
 
+    def leaves(theta: Theta) -> list[Any]:
+        block = program.init(theta, 0)
+        return [plain(leaf) for leaf in jax.tree.leaves(block)]
 
-def _plain(block: Any) -> Any:
-    def data(leaf: Any) -> Any:
-        is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return jax.random.key_data(leaf) if is_key else leaf
-
-    return jax.tree.map(data, block)
+    shapes = jax.eval_shape(leaves, theta) if program.jittable else leaves(theta)
+    size = sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in shapes)
+    return size * program.num_blocks > DRIVER_BYTES

@@ -9,7 +9,6 @@ import dataclasses
 
 from pes_cluster.cluster.transport import Failure
 
-
 SUSPECT_SECONDS = 30.0  # After a host was lost: it may be half alive.
 BROKEN_SECONDS = 3600.0  # After the task raised there, and perhaps there alone.
 

@@ -20,7 +20,7 @@ class LeavesError(ValueError):
 def to_arrays(tree: Any) -> Arrays:
     """Returns every leaf by its path; typed PRNG keys as their key data."""
     return {
-        jax.tree_util.keystr(path): np.asarray(_plain(leaf))
+        jax.tree_util.keystr(path): np.asarray(plain(leaf))
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
 
@@ -57,12 +57,13 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _plain(leaf: Any) -> Any:
+def plain(leaf: Any) -> Any:
+    """Returns a leaf as an array that can be sent: a typed key as its data."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _restore(name: str, example: Any, array: np.ndarray) -> Any:
-    expected = jax.eval_shape(_plain, example) if _is_key(example) else example
+    expected = jax.eval_shape(plain, example) if _is_key(example) else example
     if array.dtype.kind == "V" and array.dtype.itemsize == expected.dtype.itemsize:
         array = array.view(expected.dtype)  # numpy saves bfloat16 as two plain bytes.
     found = (tuple(array.shape), array.dtype)

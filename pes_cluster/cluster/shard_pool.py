@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from pes_cluster.cluster.assignment import assign
-from pes_cluster.cluster.calls import START_SECONDS, Arguments, Asked, Calls, Pending
+from pes_cluster.cluster.calls import Arguments, Asked, Calls, Pending
 from pes_cluster.cluster.checkpoint import Part
-from pes_cluster.cluster.copying import DRIVER_BYTES, Blocks, Copies, block_bytes
+from pes_cluster.cluster.copying import Blocks, Copies, with_buddies
 from pes_cluster.cluster.events import Event, Field
 from pes_cluster.cluster.failure import Losses, judge
 from pes_cluster.cluster.leaves import Arrays, check_blocks
@@ -24,21 +24,19 @@ from pes_cluster.cluster.members import (
     Member,
     Recovery,
     dealt,
-    free_slot,
     owners,
     spread,
 )
 from pes_cluster.cluster.pool import Lost, Scored
-from pes_cluster.cluster.scaling import Change, Layout, change, wanted_shards
+from pes_cluster.cluster.roster import Roster
+from pes_cluster.cluster.scaling import change, wanted_shards
 from pes_cluster.cluster.settings import ClusterSettings
-from pes_cluster.cluster.transport import Failure, Nodes, Transport
+from pes_cluster.cluster.transport import Failure, Transport
 from pes_cluster.cluster.work import Work
 from pes_cluster.core.blocks import Report
 from pes_cluster.core.task import Theta
 
 logger = logging.getLogger(__name__)
-
-REST_SECONDS = 60.0  # Between attempts at new shards, once one has failed to start.
 
 
 class ShardPool:
@@ -57,24 +55,21 @@ class ShardPool:
         settings: ClusterSettings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._work, self._transport, self._settings = work, transport, settings
-        self._clock = clock
+        self._transport, self._settings, self._clock = transport, settings, clock
+        self._roster = Roster(transport, work, settings.step_deadline, clock)
+        self._calls = Calls(transport, settings.step_deadline, clock)
+        buddies = with_buddies(work, settings.snapshots)
+        self._copies = Copies(transport, self._calls, buddies, clock)
         program = work.program()
         self.num_blocks, self._shaped = program.num_blocks, program.scored is not None
         self.recovered = self.replayed = 0
-        self._calls = Calls(transport, settings.step_deadline, clock)
-        self._copies = Copies(transport, self._calls, self._use_buddies(), clock)
         self._asked_shards, self._losses = settings.shards, Losses()
         self._next_step = 0
-        self._ahead: tuple[int, Pending] | Lost | None = None
+        self._ahead: tuple[int, Pending] | None = None
         self._step_seconds = 0.0
-        self._suspected: dict[str, float] = {}
-        self._rest_until = 0.0
         self._events: list[Event] = []
-        self._members: list[Member] = []
-        self._joining: list[Member] = []
-        for _ in range(wanted_shards(settings.shards, self._nodes, self.num_blocks, 1)):
-            self._members.append(self._begin())
+        for _ in range(self._wanted(now=1)):
+            self._roster.add()
 
     @property
     def shards(self) -> int:
@@ -97,8 +92,8 @@ class ShardPool:
 
     def submit(self, outer_step: int, theta: Theta) -> None:
         """See `Pool`."""
-        lost = self._tend()
-        self._ahead = lost or (outer_step, self._send("advance", outer_step, theta))
+        self._tend()
+        self._ahead = (outer_step, self._send("advance", outer_step, theta))
 
     def score(self, outer_step: int, theta: Theta) -> list[Scored] | Lost:
         """See `Pool`."""
@@ -149,12 +144,13 @@ class ShardPool:
 
     def resize(self, shards: int | None) -> None:
         """See `Pool`."""
-        self._asked_shards, self._rest_until = shards, 0.0
+        self._asked_shards = shards
+        self._roster.no_rest()
 
     def rescale(self, work: Work) -> Lost | None:
         """See `Pool`."""
-        self._work = work
-        for member in [*self._members, *self._joining]:
+        self._roster.work = work
+        for member in [*self._members, *self._roster.joining]:
             self._transport.call(member.actor, "retool", work)
         if not any(member.blocks for member in self._members):
             self.num_blocks = work.program().num_blocks
@@ -181,7 +177,7 @@ class ShardPool:
 
     def notice(self) -> str | None:
         """See `Pool`."""
-        if self._nodes.here in self._nodes.leaving:
+        if self._roster.nodes.here in self._roster.nodes.leaving:
             return "the driver's own node is about to be taken away"
         return None
 
@@ -196,11 +192,11 @@ class ShardPool:
         self._ahead, self._next_step = None, step
         self._copies.begin(blocks, step)
         if not self._members:
-            self._members.append(self._begin())
+            self._roster.add()
         shares = assign(len(blocks), len(self._members))
         for member in self._members[len(shares) :]:
             self._transport.kill(member.actor)
-        self._members = self._members[: len(shares)]
+        self._roster.settle(self._members[: len(shares)], [])
         for member, owned in zip(self._members, shares, strict=True):
             member.blocks, member.late, member.recovering = owned, None, []
         done = self._read(
@@ -213,9 +209,12 @@ class ShardPool:
     ) -> dict[int, Any] | Lost:
         """Advances every block; then remembers theta, and copies where it is due."""
         began = self._clock()
-        pending = self._sent(method, outer_step, theta)
-        if isinstance(pending, Lost):
-            return pending
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == outer_step:
+            pending = ahead[1]
+        else:
+            self._tend()
+            pending = self._send(method, outer_step, theta)
         # Who was asked last for a block; if that shard is lost, the block has to be
         # asked for again, also where it had answered: its answer is then the same.
         last = {i: asked.member for asked in pending.values() for i in asked.items}
@@ -244,17 +243,8 @@ class ShardPool:
         self._step_seconds = self._clock() - began
         self._calls.slowest = max(self._calls.slowest, self._step_seconds)
         if self._copies.due(self._step_seconds, theta):
-            self._copies.make(self._members, self._next_step, self._avoided())
+            self._copies.make(self._members, self._next_step, self._roster.avoided)
         return seen
-
-    def _sent(self, method: str, outer_step: int, theta: Theta) -> Pending | Lost:
-        """The calls of a window, made now unless they were made ahead."""
-        ahead, self._ahead = self._ahead, None
-        if isinstance(ahead, Lost):
-            return ahead
-        if ahead is not None and ahead[0] == outer_step:
-            return ahead[1]
-        return self._tend() or self._send(method, outer_step, theta)
 
     def _send(self, method: str, outer_step: int, theta: Theta) -> Pending:
         sent = self._transport.shared(theta)
@@ -304,7 +294,7 @@ class ShardPool:
         # Before it is replaced: a shard that only hangs must never answer again.
         self._transport.kill(member.actor)
         self._members.remove(member)
-        hosts = len(self._nodes.alive)
+        hosts = len(self._roster.nodes.alive)
         verdict = judge(self._losses, self._settings.budgets, failure, node, hosts)
         self._losses = verdict.losses
         if verdict.give_up is not None:
@@ -312,33 +302,19 @@ class ShardPool:
         if failure.stored or self._copies.gone(member.blocks):
             reason = f"{failure.reason}, and the copy of its blocks is gone too"
             return Lost(member.slot, reason, resumable=True)
-        if node is not None:
-            self._suspected[node] = self._clock() + verdict.avoid_seconds
+        self._roster.avoid(node, verdict.avoid_seconds)
         self._rehouse(member)
         return None
 
     def _rehouse(self, lost: Member) -> None:
         """Gives a lost shard's blocks to a new one, or to the others."""
         began = self._clock()
-        heirs = self._heirs(lost.slot)
-        for heir, blocks in spread(heirs or self._members, lost.blocks):
-            replayed = self._copies.adopt(heir, blocks)
-            heir.recovering.append(Recovery(lost.slot, began, replayed))
-
-    def _heirs(self, slot: int) -> list[Member]:
-        """A new shard in the place of a lost one; none where there is no room."""
-        started = [m for m in self._joining if self._transport.node_of(m.actor)]
-        if started:
-            heir = started[0]
-            self._joining.remove(heir)
-        elif self._room() > 0 or not self._members:
-            heir = self._begin(slot)
-        else:
-            return []
-        self._members = sorted([*self._members, heir], key=lambda m: m.slot)
-        if self._settings.on_loss == "proceed" and not self._shaped:
+        heir = self._roster.heir(lost.slot)
+        if heir and self._settings.on_loss == "proceed" and not self._shaped:
             heir.late = self._next_step
-        return [heir]
+        for member, blocks in spread([heir] if heir else self._members, lost.blocks):
+            replayed = self._copies.adopt(member, blocks)
+            member.recovering.append(Recovery(lost.slot, began, replayed))
 
     def _recovered(self, member: Member) -> None:
         """Notes what an answer has brought back."""
@@ -373,119 +349,61 @@ class ShardPool:
 
     # --- Hosts that come and go -------------------------------------------------------
 
-    def _tend(self) -> Lost | None:
+    def _tend(self) -> None:
         """What is to be done between two steps, besides them."""
         self._copies.take_arrivals()
         self._catch_up(wait=False)
         if self._copies.in_danger():
-            self._copies.make(self._members, self._next_step, self._avoided())
-        ready = self._ready()
-        layout = Layout(
-            tuple(self._transport.node_of(member.actor) for member in self._members),
-            tuple(self._transport.node_of(member.actor) or "" for member in ready),
-            len(self._joining) - len(ready),
-        )
-        wanted = wanted_shards(
-            self._asked_shards, self._nodes, self.num_blocks, self.shards
-        )
-        return self._apply(change(wanted, self._nodes, layout), ready)
+            self._copies.make(self._members, self._next_step, self._roster.avoided)
+        ready = self._roster.ready()
+        wanted = self._wanted(now=self.shards)
+        todo = change(wanted, self._roster.nodes, self._roster.layout(ready))
+        self._roster.recruit(todo.start)
+        # Those that have not started yet are given up first.
+        waiting = [one for one in self._roster.joining if one not in ready]
+        coming = [*ready, *waiting]
+        self._roster.dismiss(coming[len(coming) - todo.drop :])
+        if todo.keep is None:
+            return
+        kept = [self._members[position] for position in todo.keep]
+        self._rebalance(kept, [m for m in ready if m in self._roster.joining])
 
-    def _ready(self) -> list[Member]:
-        """The new shards that have started; those that failed are given up."""
-        ready = []
-        for member in list(self._joining):
-            placed = self._transport.node_of(member.actor) is not None
-            limit = self._settings.step_deadline if placed else START_SECONDS
-            late = self._clock() - member.began > limit
-            if self._transport.wait([member.ready], 0):
-                if not isinstance(self._transport.result(member.ready), Failure):
-                    ready.append(member)
-                    continue
-                late = True
-            if late:
-                self._dismiss(member)
-                self._rest_until = self._clock() + REST_SECONDS
-        return ready
+    def _wanted(self, now: int) -> int:
+        nodes = self._roster.nodes
+        return wanted_shards(self._asked_shards, nodes, self.num_blocks, now)
 
-    def _apply(self, change: Change, ready: list[Member]) -> Lost | None:
-        if self._clock() >= self._rest_until:
-            for _ in range(min(change.start, self._room())):
-                member = self._begin()
-                member.ready = self._transport.call(member.actor, "snapshot", [])
-                self._joining.append(member)
-        waiting = [member for member in self._joining if member not in ready]
-        for member in [*ready, *waiting][len(self._joining) - change.drop :]:
-            self._dismiss(member)
-        if change.keep is None:
-            return None
-        kept = [self._members[position] for position in change.keep]
-        return self._rebalance(kept, [m for m in ready if m in self._joining])
-
-    def _rebalance(self, kept: list[Member], joined: list[Member]) -> Lost | None:
+    def _rebalance(self, kept: list[Member], joined: list[Member]) -> None:
         """Moves blocks so that these shards, and no others, own all of them."""
-        if not self._copies.make_now(self._members, self._next_step, self._avoided()):
-            return None  # Somebody is lost, which the next call will find.
-        owners_before = {i: member for member in self._members for i in member.blocks}
-        self._joining = [member for member in self._joining if member not in joined]
+        avoided = self._roster.avoided
+        if not self._copies.make_now(self._members, self._next_step, avoided):
+            return  # Somebody is lost, which the next call will find.
+        before = {i: member for member in self._members for i in member.blocks}
         gone = [member for member in self._members if member not in kept]
-        self._members = sorted([*kept, *joined], key=lambda member: member.slot)
+        self._roster.settle(kept, joined)
         moved = 0
-        for member, owned in zip(
-            self._members, assign(self.num_blocks, len(self._members)), strict=False
-        ):
-            self._transport.call(
-                member.actor, "release", sorted({*member.blocks} - {*owned})
-            )
-            taken = [i for i in owned if owners_before[i] is not member]
-            member.blocks = [i for i in owned if owners_before[i] is member]
+        shares = assign(self.num_blocks, self.shards)
+        for member, owned in zip(self._members, shares, strict=True):
+            given = sorted({*member.blocks} - {*owned})
+            self._transport.call(member.actor, "release", given)
+            taken = [i for i in owned if before[i] is not member]
+            member.blocks = [i for i in owned if before[i] is member]
             self._copies.adopt(member, taken)
             moved += len(taken)
         self._log_moves(joined, gone, moved)
         for member in gone:
             self._transport.kill(member.actor)
-        return None
 
     def _log_moves(self, joined: list[Member], gone: list[Member], moved: int) -> None:
         for member in joined:
-            self._log("joined", node=self._transport.node_of(member.actor) or "")
-        for node in {self._transport.node_of(member.actor) for member in gone}:
-            if node in self._nodes.leaving:
-                self._log("drained", node=node or "")
+            self._log("joined", node=self._roster.node_of(member) or "")
+        for node in sorted({self._roster.node_of(member) or "" for member in gone}):
+            if node in self._roster.nodes.leaving:
+                self._log("drained", node=node)
         self._log("moved", blocks=moved, shards=self.shards)
 
-    def _room(self) -> int:
-        """How many more shards fit on the hosts that are not to be avoided."""
-        avoid = self._avoided()
-        taken = sum(
-            self._transport.node_of(member.actor) not in avoid
-            for member in [*self._members, *self._joining]
-        )
-        return max(self._nodes.slots(avoid) - taken, 0)
-
-    def _begin(self, slot: int | None = None) -> Member:
-        actor = self._transport.start_shard(self._work, self._avoided())
-        taken = [*self._members, *self._joining]
-        return Member(free_slot(taken) if slot is None else slot, actor, self._clock())
-
-    def _dismiss(self, member: Member) -> None:
-        self._transport.kill(member.actor)
-        self._joining.remove(member)
-
     @property
-    def _nodes(self) -> Nodes:
-        return self._transport.nodes()
-
-    def _avoided(self) -> frozenset[str]:
-        now = self._clock()
-        self._suspected = {n: t for n, t in self._suspected.items() if t > now}
-        return frozenset({*self._suspected, *self._nodes.leaving})
-
-    def _use_buddies(self) -> bool:
-        program, settings = self._work.program(), self._settings
-        if settings.snapshots != "auto":
-            return settings.snapshots == "buddies"
-        size = block_bytes(program.init, self._work.initial_theta())
-        return size * program.num_blocks > DRIVER_BYTES
+    def _members(self) -> list[Member]:
+        return self._roster.members
 
     def _log(self, kind: str, **fields: Field) -> None:
         self._events.append(Event(kind, self._next_step, dict(fields)))

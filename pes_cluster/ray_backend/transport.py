@@ -145,7 +145,7 @@ class RayTransport:
         alive = {node.id for node in self.nodes().alive}
         lives = not isinstance(node, str) or not node or node in alive
         # The watch may be a second behind what Ray says of the actor.
-        return "process" if lives and "node" not in str(error).lower() else "host"
+        return "process" if lives and "node has died" not in str(error) else "host"
 
 
 def options(per_shard: PerShard, avoid: frozenset[str] = frozenset()) -> dict[str, Any]:

@@ -58,7 +58,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize(
     "file, damage",
-    [(file, damage) for file in ("shard_0", "driver") for damage in sorted(DAMAGE)]
+    [(file, damage) for file in ("blocks_0", "driver") for damage in sorted(DAMAGE)]
     # One bit of a manifest may be white space.
     + [("manifest", damage) for damage in ("cut short", "empty", "other bytes")],
 )
@@ -77,7 +77,7 @@ def test_a_damaged_file_is_refused_by_name_and_the_one_before_is_used(
 
 
 def test_a_missing_part_is_refused_by_name(copy: pathlib.Path) -> None:
-    (path,) = (copy / "step_00000010").glob("shard_1*")
+    (path,) = (copy / "step_00000010").glob("blocks_2*")
     path.unlink()
     with pytest.raises(CheckpointError, match=path.name):
         CheckpointStore(str(copy)).read(10)
@@ -104,7 +104,7 @@ def test_no_pickle_is_read(copy: pathlib.Path) -> None:
     folder = copy / "step_00000010"
     buffer = io.BytesIO()
     np.savez(buffer, **{"0/.memory": np.array([print], dtype=object)})
-    (path,) = folder.glob("shard_0*")
+    (path,) = folder.glob("blocks_0*")
     path.write_bytes(buffer.getvalue())
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["parts"][0] |= {

@@ -37,8 +37,8 @@ class Killed(PoolEngine):
         return super().save(folder)
 
     def kill(self, shards: Sequence[int]) -> None:
-        actors = [self.pool._actors[shard] for shard in shards]
-        for actor in actors:
+        members = self.pool._members
+        for actor in [members[shard].actor for shard in shards]:
             process = actor.__ray_call__.remote(lambda self: os.getpid())
             os.kill(ray.get(process), signal.SIGKILL)
 

@@ -1,0 +1,138 @@
+"""Who is there: shards that own blocks, shards that are starting, hosts to avoid."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pes_cluster.cluster.calls import START_SECONDS
+from pes_cluster.cluster.members import Member, free_slot
+from pes_cluster.cluster.scaling import Layout
+from pes_cluster.cluster.transport import Failure, Nodes, Transport
+
+REST_SECONDS = 60.0  # Between attempts at new shards, once one has failed to start.
+
+
+class Roster:
+    """The shards of a pool.
+
+    Attributes:
+        members: Those that own blocks, by number.
+        joining: Those that are starting, and own nothing yet.
+        work: What a new shard is told.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        work: Any,
+        deadline: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """`deadline` is the most seconds that a shard may take to build its program."""
+        self._transport, self._clock, self._deadline = transport, clock, deadline
+        self.work = work
+        self.members: list[Member] = []
+        self.joining: list[Member] = []
+        self._avoided_until: dict[str, float] = {}
+        self._rest_until = 0.0
+
+    @property
+    def nodes(self) -> Nodes:
+        """The hosts, by the latest word."""
+        return self._transport.nodes()
+
+    @property
+    def avoided(self) -> frozenset[str]:
+        """Hosts that get no new shard: lately lost, or about to leave."""
+        now = self._clock()
+        kept = {n: t for n, t in self._avoided_until.items() if t > now}
+        self._avoided_until = kept
+        return frozenset({*kept, *self.nodes.leaving})
+
+    def avoid(self, node: str | None, seconds: float) -> None:
+        """Gives a host no new shard for so long."""
+        if node is not None:
+            self._avoided_until[node] = self._clock() + seconds
+
+    def node_of(self, member: Member) -> str | None:
+        """Where a shard runs; None while it has not started."""
+        return self._transport.node_of(member.actor)
+
+    def add(self, slot: int | None = None) -> Member:
+        """Begins a shard among those that own blocks."""
+        member = self._begin(slot)
+        self.members = sorted([*self.members, member], key=lambda one: one.slot)
+        return member
+
+    def recruit(self, count: int) -> None:
+        """Begins shards on hosts that have room, unless some have just failed."""
+        if self._clock() < self._rest_until:
+            return
+        for _ in range(min(count, self._room())):
+            member = self._begin(None)
+            member.ready = self._transport.call(member.actor, "snapshot", [])
+            self.joining.append(member)
+
+    def no_rest(self) -> None:
+        """Allows new shards at once."""
+        self._rest_until = 0.0
+
+    def heir(self, slot: int) -> Member | None:
+        """A shard in a lost one's place; None where there is no room for one."""
+        started = [member for member in self.joining if self.node_of(member)]
+        if started:
+            self.joining.remove(started[0])
+            self.members = sorted([*self.members, started[0]], key=lambda m: m.slot)
+            return started[0]
+        return self.add(slot) if self._room() > 0 or not self.members else None
+
+    def ready(self) -> list[Member]:
+        """The new shards that have started; those that failed to are given up."""
+        ready = []
+        for member in list(self.joining):
+            if self._transport.wait([member.ready], 0):
+                failed = isinstance(self._transport.result(member.ready), Failure)
+            else:
+                limit = (
+                    START_SECONDS if self.node_of(member) is None else self._deadline
+                )
+                failed = self._clock() - member.began > limit
+                if not failed:
+                    continue
+            if failed:
+                self.dismiss([member])
+                self._rest_until = self._clock() + REST_SECONDS
+            else:
+                ready.append(member)
+        return ready
+
+    def layout(self, ready: list[Member]) -> Layout:
+        """What the shards are now."""
+        return Layout(
+            tuple(self.node_of(member) for member in self.members),
+            tuple(self.node_of(member) or "" for member in ready),
+            len(self.joining) - len(ready),
+        )
+
+    def dismiss(self, members: Iterable[Member]) -> None:
+        """Ends shards that are starting."""
+        for member in list(members):
+            self._transport.kill(member.actor)
+            self.joining.remove(member)
+
+    def settle(self, kept: list[Member], joined: list[Member]) -> None:
+        """Takes these, and no others, for those that own blocks."""
+        self.joining = [member for member in self.joining if member not in joined]
+        self.members = sorted([*kept, *joined], key=lambda member: member.slot)
+
+    def _begin(self, slot: int | None) -> Member:
+        actor = self._transport.start_shard(self.work, self.avoided)
+        taken = [*self.members, *self.joining]
+        return Member(free_slot(taken) if slot is None else slot, actor, self._clock())
+
+    def _room(self) -> int:
+        """How many more shards fit on the hosts that are not to be avoided."""
+        avoided = self.avoided
+        here = [
+            m for m in [*self.members, *self.joining] if self.node_of(m) not in avoided
+        ]
+        return max(self.nodes.slots(avoided) - len(here), 0)
