@@ -273,14 +273,17 @@ class ShardPool:
         answers: dict[int, Any] = {}
         while pending:
             for asked, answer in list(self._calls.answers(pending)):
-                if not isinstance(answer, Failure):
-                    self._recovered(asked.member)
-                    answers |= answer
-                    continue
-                if not asked.member.lost:
-                    given_up = self._replace(asked.member, answer)
+                member = asked.member
+                if isinstance(answer, Failure) and not member.lost:
+                    given_up = self._replace(member, answer)
                     if given_up is not None:
                         return given_up
+                if not member.lost:
+                    self._recovered(member)
+                    answers |= answer
+                    continue
+                # Also where it had answered before it was lost: its blocks have been
+                # rebuilt as they were before.
                 pending |= again(asked)
         return answers
 

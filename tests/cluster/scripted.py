@@ -67,6 +67,11 @@ class Scripted:
     nan_at: int | None = None
     raise_at: int | None = None
 
+    def scaled(self, num_particles: int) -> "Scripted":
+        if num_particles % 4:
+            raise ValueError(f"num_particles: {num_particles} is not in fours")
+        return dataclasses.replace(self, blocks=num_particles // 4)
+
     def build(self, task: Any, seed: int) -> BlockProgram:
         def init(theta: Any, index: Any) -> Block:
             return Block(
@@ -121,7 +126,9 @@ class Scripted:
 
         steps = ScoredSteps(score, weighted_sum, ranks) if self.shaped else None
         jittable = self.raise_at is None
-        return BlockProgram(self.blocks, init, advance, steps, jittable)
+        return BlockProgram(
+            self.blocks, init, advance, steps, jittable, lambda theta, block: block
+        )
 
 
 def work(method: Any = None) -> Work:
@@ -142,6 +149,7 @@ def drive(
     every: int = 5,
     stop_after: int | None = None,
     resume: bool = False,
+    staleness: int = 0,
 ) -> tuple[Outcome, list[StepRecord]]:
     """Drives an engine over the scripted work, from the newest checkpoint if asked."""
     records: list[StepRecord] = []
@@ -150,7 +158,9 @@ def drive(
         checkpoint_every=every,
         digest="scripted",
         on_record=records.append,
-        should_stop=lambda: len(records) == stop_after,
+        # A chunk of steps may go a little further.
+        should_stop=lambda: stop_after is not None and len(records) >= stop_after,
+        staleness=staleness,
     )
     store = CheckpointStore(str(folder))
     driver = Driver(plan, engine, store, OPTIMIZER, work().initial_theta())
