@@ -13,7 +13,9 @@ from pes_cluster.cluster.engine import PoolEngine
 from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.failure import Budgets
 from pes_cluster.cluster.settings import ClusterSettings, RunSettings
+from pes_cluster.cluster.shard import Shard
 from pes_cluster.cluster.shard_pool import ShardPool
+from pes_cluster.cluster.snapshots import Snapshots
 from pes_cluster.core.trees import sha256
 
 from .scripted import OPTIMIZER, Scripted, drive, local, work
@@ -241,6 +243,24 @@ def test_any_sequence_of_faults_gives_the_same_bits(
         assert "copy of its blocks is gone" in (run.outcome.error or "")
     else:
         assert run.bits == calm()
+
+
+def test_a_rebuild_without_its_replay_would_be_seen(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power of all tests above."""
+    adopt = Shard.adopt
+
+    def as_if_replayed(
+        self: Shard, blocks: Any, indices: Any, at_step: int, ring: Any = ()
+    ) -> Any:
+        return adopt(self, blocks, indices, at_step + len(ring))
+
+    monkeypatch.setattr(Shard, "adopt", as_if_replayed)
+    monkeypatch.setattr(Snapshots, "due", lambda *_: False)
+    run = Run(tmp_path, once(crash, "advance", step=13, host="b"))
+    assert run.kinds() == ["lost", "recovered"]
+    assert run.bits != calm()
 
 
 # --- The end of a run that cannot go on -----------------------------------------------

@@ -48,7 +48,7 @@ class Broken:
 """
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def own_ray() -> Iterator[None]:
     with embedded(num_cpus=CPUS, num_gpus=GPUS):
         assert ray.cluster_resources()["GPU"] == GPUS
