@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pes_cluster.cluster.members import Member, Shares
+from pes_cluster.cluster.members import Member, Recovery, Shares
 from pes_cluster.cluster.transport import Call, Failure, Transport
 
 START_SECONDS = 60.0  # For a process to be placed and to begin.
@@ -16,11 +16,22 @@ Arguments = Callable[[list[int]], tuple[Any, ...]]  # Of a call for these items.
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A call under way: who, for what, and until when."""
+    """A call under way.
+
+    Attributes:
+        member: Who was asked.
+        items: For what.
+        deadline: Until when.
+        adopting: The calls before it that hand blocks over: an answer shows that they
+            went well, a failure may be theirs.
+        recovering: What an answer shows to be brought back.
+    """
 
     member: Member
     items: list[int]
     deadline: float
+    adopting: tuple[Call, ...]
+    recovering: tuple[Recovery, ...]
 
 
 Pending = dict[Call, Asked]
@@ -44,7 +55,11 @@ class Calls:
         """Calls a method of several shards, each with its own items."""
         return {
             self._transport.call(member.actor, method, *arguments(items)): Asked(
-                member, items, self._deadline(member)
+                member,
+                items,
+                self._deadline(member),
+                tuple(member.adopting),
+                tuple(member.recovering),
             )
             for member, items in shares
         }
@@ -57,7 +72,7 @@ class Calls:
         ended = self._transport.wait(list(pending), self._patience(pending))
         for call in ended:
             asked = pending.pop(call)
-            yield asked, self._answer(call, asked.member)
+            yield asked, self._answer(call, asked)
         for call, asked in list(pending.items()):
             if self._unplaced(asked.member):
                 reason = f"not started within {START_SECONDS:g} s"
@@ -81,13 +96,14 @@ class Calls:
         late = self._clock() - member.began > START_SECONDS
         return late and self._transport.node_of(member.actor) is None
 
-    def _answer(self, call: Call, member: Member) -> Any:
-        answer = self._transport.result(call)
+    def _answer(self, call: Call, asked: Asked) -> Any:
+        answer, member = self._transport.result(call), asked.member
         if not isinstance(answer, Failure):
             member.answered = True
+            member.adopting = [c for c in member.adopting if c not in asked.adopting]
             return answer
         # A shard that could not adopt its blocks fails at what was asked next.
-        for adopted in self._transport.wait(member.adopting, 0):
+        for adopted in self._transport.wait(asked.adopting, 0):
             root = self._transport.result(adopted)
             if isinstance(root, Failure):
                 return root

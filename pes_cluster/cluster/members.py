@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Recovery:
     """Blocks that are being brought back.
 

@@ -42,11 +42,18 @@ class Roster:
 
     @property
     def avoided(self) -> frozenset[str]:
-        """Hosts that get no new shard: lately lost, or about to leave."""
+        """Hosts that get no new shard: lately lost, or about to leave.
+
+        Where no others are left, they are better than none.
+        """
         now = self._clock()
         kept = {n: t for n, t in self._avoided_until.items() if t > now}
         self._avoided_until = kept
-        return frozenset({*kept, *self.nodes.leaving})
+        leaving = frozenset(self.nodes.leaving)
+        for avoided in (leaving | kept.keys(), leaving):
+            if self.nodes.slots(avoided) > 0:
+                return avoided
+        return frozenset()
 
     def avoid(self, node: str | None, seconds: float) -> None:
         """Gives a host no new shard for so long."""

@@ -279,7 +279,7 @@ class ShardPool:
                     if given_up is not None:
                         return given_up
                 if not member.lost:
-                    self._recovered(member)
+                    self._recovered(asked)
                     answers |= answer
                     continue
                 # Also where it had answered before it was lost: its blocks have been
@@ -319,20 +319,20 @@ class ShardPool:
             replayed = self._copies.adopt(member, blocks)
             member.recovering.append(Recovery(lost.slot, began, replayed))
 
-    def _recovered(self, member: Member) -> None:
+    def _recovered(self, asked: Asked) -> None:
         """Notes what an answer has brought back."""
-        member.adopting = []
-        for recovery in member.recovering:
+        member = asked.member
+        for recovery in [one for one in asked.recovering if one in member.recovering]:
+            member.recovering.remove(recovery)
             self.recovered += 1
             self.replayed += recovery.replayed
             self._log(
                 "recovered",
                 shard=recovery.shard,
-                node=self._transport.node_of(member.actor) or "",
+                node=self._roster.node_of(member) or "",
                 replayed=recovery.replayed,
                 seconds=round(self._clock() - recovery.began, 3),
             )
-        member.recovering = []
 
     def _catch_up(self, wait: bool) -> None:
         """Brings late blocks through the windows that went on without them.

@@ -228,6 +228,8 @@ def _raised(error: RayTaskError) -> Failure:
     cause: Any = error.cause
     if isinstance(cause, CheckpointError):
         raise CheckpointError(str(cause)) from None
+    if isinstance(cause, RayError):  # Not raised here, but what it was to be given.
+        return Failure("process", _last_line(cause), stored=True)
     line = " ".join(f"{type(cause).__name__}: {cause}".split())
     notes = getattr(cause, "__notes__", [])
     if notes:

@@ -320,6 +320,22 @@ def test_a_copy_lost_together_with_its_shard_is_said(tmp_path: pathlib.Path) -> 
     assert "the copy of its blocks is gone too" in (run.outcome.error or "")
 
 
+def test_a_copy_that_cannot_be_given_is_said_by_the_heir_that_needed_it(
+    tmp_path: pathlib.Path,
+) -> None:
+    hooks = [once(cut, "advance", step=9, host="b"), once(crash, "give")]
+    run = Run(tmp_path, *hooks, snapshots="buddies")
+    assert run.outcome.status == "failed"
+    assert "the copy of its blocks is gone too" in (run.outcome.error or "")
+    assert run.kinds() == ["lost", "lost"]  # Its own answer brought nothing back.
+
+
+def test_a_host_that_was_lost_is_better_than_none(tmp_path: pathlib.Path) -> None:
+    run = Run(tmp_path, once(hang, "advance", step=9), hosts={"a": 1})
+    assert run.bits == calm()
+    assert run.cluster.now < 100  # Not the 60 s more in which nothing is placed.
+
+
 # --- Hosts that come and go -----------------------------------------------------------
 
 
