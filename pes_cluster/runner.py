@@ -19,6 +19,7 @@ from pes_cluster.cluster.checkpoint import (
     CheckpointError,
     CheckpointStore,
 )
+from pes_cluster.cluster.divergence import Watch
 from pes_cluster.cluster.driver import Driver, Outcome, Plan
 from pes_cluster.cluster.engine import Engine, PoolEngine
 from pes_cluster.cluster.fused import FusedEngine
@@ -248,10 +249,16 @@ def _drive(
             on_record=record,
             should_stop=asked.is_set,
             staleness=0 if config.outer is None else config.outer.staleness,
+            watch=_watch(config),
         )
         store = _store(directory, config)
         driver = Driver(plan, engine, store, _optimizer(config), theta)
         return driver.run(checkpoint)
+
+
+def _watch(config: RunConfig) -> Watch:
+    policy: Any = getattr(config.method, "divergence", "cap")
+    return Watch(type(config.task).__name__, policy)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pes_cluster.cluster.checkpoint import (
     Manifest,
     write_part,
 )
+from pes_cluster.cluster.divergence import Watch
 from pes_cluster.cluster.engine import Engine, Measured
 from pes_cluster.cluster.leaves import LeavesError, from_arrays, to_arrays
 from pes_cluster.cluster.phases import (
@@ -44,6 +45,7 @@ class Plan:
         on_record: Called for every outer step, in order.
         should_stop: Asked at every step boundary.
         staleness: By how many updates the windows' theta is behind.
+        watch: What is to be thought of diverged pairs.
     """
 
     outer_steps: int
@@ -52,6 +54,7 @@ class Plan:
     on_record: Callable[[StepRecord], None]
     should_stop: Callable[[], bool] = lambda: False
     staleness: int = 0
+    watch: Watch = Watch()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Driver:
     ) -> None:
         self._plan, self._engine, self._store = plan, engine, store
         self._state: OuterState = outer.start(optimizer, theta, plan.staleness)
+        self._watch = plan.watch
         self._inner_steps = 0
         self._seconds_before = 0.0
         self._began = time.monotonic()
@@ -193,6 +197,11 @@ class Driver:
         return self._seconds_before + time.monotonic() - self._began
 
     def _diverged(self, outer_step: int, seen: list[Measured]) -> str | None:
+        for step, one in enumerate(seen, start=outer_step + 1):
+            self._watch = self._watch.after(step, one.diverged)
+            failure = self._watch.failure(step, one.diverged, one.pairs)
+            if failure is not None:
+                return failure
         leaves: list[Any] = jax.tree.leaves(self._state.theta)
         if all(np.all(np.isfinite(np.asarray(leaf))) for leaf in leaves):
             return None

@@ -1,7 +1,7 @@
 """One outer step over a pool: gather the reports, add them in order, update theta."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -21,7 +21,10 @@ from pes_cluster.outer import OuterState
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What one outer step showed; see `metrics.record.StepRecord` for the fields."""
+    """What one outer step showed; see `metrics.record.StepRecord` for the fields.
+
+    Beyond them: how many pairs there are, and the ids of those that diverged.
+    """
 
     loss: float
     eval_loss: float | None
@@ -29,6 +32,8 @@ class Measured:
     particles: int
     inner_steps: int
     extra: dict[str, float]
+    pairs: int = 0
+    diverged: tuple[int, ...] = ()
 
 
 CHUNK = 8  # Steps with delayed theta between two moments at which nothing is under way.
@@ -181,7 +186,7 @@ class PoolEngine:
             gradient = added([report.gradient for report in reports])
             if fresh is not None:
                 extra["cosine_to_fresh"] = cosine(gradient, fresh)
-            state, norm = self._update(state, gradient, weight)
+            state, norm = self._update(state, gradient, np.maximum(weight, 1))
             gradient_norm = float(norm)
         eval_loss = self._evaluate(state, step + 1) if due else None
         if isinstance(eval_loss, Lost):
@@ -279,7 +284,8 @@ def measured(
 ) -> Measured:
     """Averages the reports' sums by weight and adds their counts."""
     sums = added([report.sums for report in reports])
-    means = {name: float(value) / weight for name, value in sums.items()}
+    # Without any weight (every pair left out) the means are 0, and the run ends.
+    means = {name: float(value) / max(weight, 1) for name, value in sums.items()}
     counts = {
         name: sum(int(report.counts[name]) for report in reports)
         for name in reports[0].counts
@@ -290,5 +296,13 @@ def measured(
         gradient_norm=gradient_norm,
         particles=round(weight),
         inner_steps=counts.pop("inner_steps"),
+        pairs=counts.pop("pairs", 0),
+        diverged=diverged([report.diverged for report in reports]),
         extra=means | counts,
     )
+
+
+def diverged(by_block: Sequence[Any]) -> tuple[int, ...]:
+    """The ids of the pairs that diverged, from the blocks' reports."""
+    ids = [ids for ids in by_block if ids is not None]
+    return tuple(int(pair) for pair in np.concatenate([[], *ids]) if pair >= 0)

@@ -7,6 +7,7 @@ on the toy regression after 200 steps). Chunks of any length give the same bits;
 fused run's digest says that it is one, so that the two kinds are never mixed.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +17,14 @@ import numpy as np
 
 from pes_cluster import outer
 from pes_cluster.cluster.checkpoint import Part, write_part
-from pes_cluster.cluster.engine import Advanced, Measured, evaluation_due
+from pes_cluster.cluster.engine import Advanced, Measured, diverged, evaluation_due
 from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.leaves import Arrays, check_blocks, from_arrays, to_arrays
 from pes_cluster.cluster.pool import Lost
 from pes_cluster.cluster.settings import RunSettings
 from pes_cluster.cluster.work import Work
 from pes_cluster.core import keys
+from pes_cluster.core.blocks import Report
 from pes_cluster.core.compile import compiled
 from pes_cluster.outer import OuterState
 
@@ -115,17 +117,19 @@ class FusedEngine:
 
             def block(total: Any, one: Any) -> tuple[Any, Any]:
                 one, report = self._program.advance(state.window_theta, one, outer_step)
-                return jax.tree.map(jnp.add, total, report), one
+                added = jax.tree.map(jnp.add, total, _summable(report))
+                return added, (one, report.diverged)
 
             zeros = jax.tree.map(
                 lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._report_shape()
             )
-            total, blocks = jax.lax.scan(block, zeros, blocks)
+            total, (blocks, ids) = jax.lax.scan(block, zeros, blocks)
             norm = jnp.float32(0)
             if total.gradient is not None:
-                state, norm = self._update(state, total.gradient, total.weight)
+                weight = jnp.maximum(total.weight, 1)
+                state, norm = self._update(state, total.gradient, weight)
             value = self._evaluation(state.theta, outer_step + 1)
-            seen = (total.weight, total.sums, total.counts, norm, value)
+            seen = (total.weight, total.sums, total.counts, norm, value, ids)
             return (state, blocks), seen
 
         def loop(carry: Any, start: Any) -> tuple[Any, Any]:
@@ -137,7 +141,8 @@ class FusedEngine:
     def _report_shape(self) -> Any:
         def one() -> Any:
             block = self._program.init(self._theta, 0)
-            return self._program.advance(self._theta, block, jnp.int32(0))[1]
+            _, report = self._program.advance(self._theta, block, jnp.int32(0))
+            return _summable(report)
 
         return jax.eval_shape(one)
 
@@ -161,11 +166,12 @@ class FusedEngine:
         return jax.lax.cond(due, evaluate, lambda: jnp.float32(0))
 
     def _measured(self, seen: Any, outer_step: int) -> list[Measured]:
-        weight, sums, counts, norm, value = seen
+        weight, sums, counts, norm, value, ids = seen
         learns = self._report_shape().gradient is None
         result = []
         for row in range(len(weight)):
-            means = {k: float(v[row]) / float(weight[row]) for k, v in sums.items()}
+            divisor = max(float(weight[row]), 1)
+            means = {k: float(v[row]) / divisor for k, v in sums.items()}
             numbers = {k: int(v[row]) for k, v in counts.items()}
             evaluated = self._work.task is not None and evaluation_due(
                 self._run, outer_step + row + 1
@@ -177,7 +183,14 @@ class FusedEngine:
                     gradient_norm=None if learns else float(norm[row]),
                     particles=round(float(weight[row])),
                     inner_steps=numbers.pop("inner_steps"),
+                    pairs=numbers.pop("pairs", 0),
+                    diverged=diverged([] if ids is None else list(ids[row])),
                     extra=means | numbers,
                 )
             )
         return result
+
+
+def _summable(report: Report) -> Report:
+    """The report without what is told block by block."""
+    return dataclasses.replace(report, diverged=None)

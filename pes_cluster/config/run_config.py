@@ -42,6 +42,9 @@ _SETTINGS: dict[str, type[Any]] = {
     "checkpoint": CheckpointSettings,
 }
 
+# Keys that came later, at the value that changes no run made before they came.
+_AS_BEFORE: dict[str, Any] = {"divergence": "cap", "loss_cap": None}
+
 
 @dataclasses.dataclass(frozen=True)
 class OuterSettings:
@@ -214,6 +217,9 @@ def _determining(config: RunConfig) -> dict[str, Any]:
     # Where the files lie does not change what is in them.
     sections.get("task", {}).pop("data_dir", None)
     method = sections.get("estimator", {})
+    for name, before in _AS_BEFORE.items():
+        if method.get(name, before) == before:
+            method.pop(name, None)
     if method.get("pairs_per_block", 0) is None and "num_particles" in method:
         # Written out, so that a run notices when the default is no longer what it was.
         method["pairs_per_block"] = pairs_per_block(method["num_particles"] // 2)

@@ -29,12 +29,15 @@ class Report:
         sums: Scalars that the driver adds and divides by the total weight ("loss",
             ...).
         counts: Integer scalars that the driver adds ("inner_steps", "nonfinite", ...).
+        diverged: The id of every pair whose losses were not finite, -1 in the place of
+            the others, [pairs]; None where nobody looks.
     """
 
     gradient: Theta | None
     weight: jax.Array
     sums: dict[str, jax.Array]
     counts: dict[str, jax.Array]
+    diverged: jax.Array | None = None
 
 
 class ScoredSteps(NamedTuple):

@@ -1,6 +1,7 @@
 """The fields that the evolution strategies share: noise scales, and what is refused."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import jax
@@ -58,3 +59,11 @@ def check_evolution(recipe: Any) -> None:
     block = recipe.pairs_per_block
     if block is not None and block < 1:
         raise ValueError(f"pairs_per_block: {block} must be at least 1")
+    cap = recipe.loss_cap
+    if cap is not None and recipe.divergence != "cap":
+        raise ValueError(
+            f"loss_cap: {cap} is used by divergence: cap alone, not by "
+            f"divergence: {recipe.divergence}"
+        )
+    if cap is not None and not math.isfinite(cap):
+        raise ValueError(f"loss_cap: {cap} must be a finite number, or null")

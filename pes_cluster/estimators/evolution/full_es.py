@@ -16,6 +16,7 @@ import dataclasses
 from typing import Any, Literal
 
 from pes_cluster.core.blocks import BlockProgram
+from pes_cluster.core.divergence import Divergence
 from pes_cluster.core.keys import DataSharing
 from pes_cluster.core.task import Task
 from pes_cluster.estimators.evolution.fields import (
@@ -37,6 +38,8 @@ class FullES:
     objective: Literal["sum", "final"] = "sum"
     pairs_per_block: int | None = None
     shaping: Shaping | None = None
+    divergence: Divergence = "cap"
+    loss_cap: float | None = None
 
     def __post_init__(self) -> None:
         check_evolution(self)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from pes_cluster.core.blocks import BlockProgram
+from pes_cluster.core.divergence import Divergence
 from pes_cluster.core.keys import DataSharing
 from pes_cluster.core.task import Task
 from pes_cluster.core.timeline import NoisePeriod
@@ -12,8 +13,9 @@ from pes_cluster.estimators.evolution.fields import (
     check_evolution,
     sigma_function,
 )
-from pes_cluster.estimators.evolution.generalized_es import Carry, GeneralizedES
+from pes_cluster.estimators.evolution.generalized_es import GeneralizedES
 from pes_cluster.estimators.evolution.shaping import Shaping
+from pes_cluster.estimators.evolution.windows import Carry
 
 
 def member(
@@ -42,6 +44,8 @@ class OnlineES:
     objective: Literal["sum", "final"] = "sum"
     pairs_per_block: int | None = None
     shaping: Shaping | None = None
+    divergence: Divergence = "cap"
+    loss_cap: float | None = None
 
     def __post_init__(self) -> None:
         check_evolution(self)

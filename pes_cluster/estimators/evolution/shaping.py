@@ -26,10 +26,12 @@ class Shaping:
         """Returns the weights that take the scores' place.
 
         Args:
-            scores: Window losses, [pairs, 2].
+            scores: Window losses, [pairs, 2]; a pair of which one is not a number does
+                not count, and weighs nothing.
             active: False for padding, [pairs].
         """
         weights = np.zeros_like(scores)
+        active = active & np.isfinite(scores).all(axis=1)
         chosen = scores[active]
         if self.type == "centered_ranks":
             weights[active] = _centered_ranks(chosen)

@@ -1,0 +1,34 @@
+"""When diverged pairs end a run, and what is said then."""
+
+from pes_cluster.cluster.divergence import Watch
+
+
+def test_the_step_since_which_pairs_diverge() -> None:
+    watch, since = Watch("Bowl"), []
+    for step, diverged in enumerate([(), (3,), (3, 4), (), (1,), (2,)], start=1):
+        watch = watch.after(step, diverged)
+        since.append(watch.since)
+    assert since == [None, 2, 2, None, 5, 5]
+
+
+def test_half_of_the_pairs_end_the_run() -> None:
+    watch = Watch("Bowl").after(7, (0,)).after(8, (0, 3, 4))
+    assert watch.failure(8, (0, 3), 5) is None
+    assert watch.failure(8, (0, 3, 4), 6) == (
+        "task Bowl: 50% of the pairs (3 of 6) have losses that are not finite at outer "
+        "step 8, some since outer step 7; lower estimator.sigma or "
+        "outer.optimizer.learning_rate"
+    )
+    assert watch.failure(8, (), 0) is None
+
+
+def test_the_policy_fail_names_the_pairs() -> None:
+    watch = Watch("Bowl", "fail")
+    assert watch.failure(4, (), 100) is None
+    assert watch.failure(4, (12,), 100) == (
+        "task Bowl: the losses of pair 12 are not finite at outer step 4 "
+        "(estimator.divergence: fail)"
+    )
+    many = watch.failure(4, tuple(range(11)), 100)
+    assert many is not None
+    assert "pairs 0, 1, 2, 3, 4, 5, 6, 7 and 3 more are not" in many
