@@ -43,7 +43,11 @@ _SETTINGS: dict[str, type[Any]] = {
 }
 
 # Keys that came later, at the value that changes no run made before they came.
-_AS_BEFORE: dict[str, Any] = {"divergence": "cap", "loss_cap": None}
+_AS_BEFORE: dict[str, Any] = {
+    "divergence": "cap",
+    "loss_cap": None,
+    "grown_from": None,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +226,8 @@ def _determining(config: RunConfig) -> dict[str, Any]:
             method.pop(name, None)
     if method.get("pairs_per_block", 0) is None and "num_particles" in method:
         # Written out, so that a run notices when the default is no longer what it was.
-        method["pairs_per_block"] = pairs_per_block(method["num_particles"] // 2)
+        began_with = method.get("grown_from") or method["num_particles"]
+        method["pairs_per_block"] = pairs_per_block(began_with // 2)
     return sections
 
 

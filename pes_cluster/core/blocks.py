@@ -79,6 +79,11 @@ class BlockProgram(NamedTuple):
     resized: Callable[[Theta, BlockState], BlockState] | None = None
 
 
+def block_size(num_pairs: int, chosen: int | None) -> int:
+    """How many pairs a block has: those chosen, or the default."""
+    return min(chosen or pairs_per_block(num_pairs), num_pairs)
+
+
 def pairs_per_block(num_pairs: int) -> int:
     """The default block size: about eight blocks, of at most 16 pairs each.
 

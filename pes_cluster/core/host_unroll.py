@@ -30,7 +30,8 @@ def host_unroll(
     """Advances trajectories of a host task by K inner steps; see `core.unroll.unroll`.
 
     States are pytrees of numpy arrays. The arrays that are passed in are not written
-    to.
+    to. Between windows states are kept in JAX's types (float32, unless JAX_ENABLE_X64
+    is set), so that a saved block is the block.
     """
     walk = _Walk(task, window, identity, data, trajectories)
     carry = source.start
@@ -64,8 +65,8 @@ class _Walk:
             [_take(start.state, (p, m)) for m in range(shape[1])]
             for p in range(shape[0])
         ]
-        first_limit = window.first_limit(identity.pair_id)
-        self.limits = None if first_limit is None else np.asarray(first_limit)
+        self.lengths = window.lengths(identity.pair_id)
+        self.limits: np.ndarray | None = None  # Of the present episodes.
         self.losses = np.zeros((*shape, window.length), np.float32)
         self.ended = np.zeros((*shape, window.length), bool)
         self.alive = np.ones(shape, bool)
@@ -73,6 +74,8 @@ class _Walk:
     def advance(self, thetas: Theta, position: int) -> None:
         """One inner step of every trajectory."""
         keys = _Keys(self.data, self.identity, self.episode, self.inner_step, position)
+        if self.lengths is not None:
+            self.limits = np.asarray(self.lengths.of(jnp.array(self.episode)))
         for p, m in np.ndindex(self.inner_step.shape):
             if self.alive[p, m]:
                 self._step(p, m, _take(thetas, (p, m)), keys, position)
@@ -101,15 +104,13 @@ class _Walk:
         """Whether the clock ends the episode with this step."""
         if self.limits is None:
             return False
-        first = self.episode[p, m] == 0
-        limit = self.limits[p] if first else self.window.episode_length
-        return bool(self.inner_step[p, m] >= limit)
+        return bool(self.inner_step[p, m] >= self.limits[p, m])
 
     def trajectories(self) -> Trajectories:
         """Where they are now."""
-        lines = [jax.tree.map(lambda *x: np.stack(x), *row) for row in self.states]
+        lines = [jax.tree.map(_stacked, *row) for row in self.states]
         return Trajectories(
-            state=jax.tree.map(lambda *x: np.stack(x), *lines),
+            state=jax.tree.map(_stacked, *lines),
             inner_step=jnp.asarray(self.inner_step),
             episode=jnp.asarray(self.episode),
             objective=jnp.asarray(self.objective),
@@ -146,6 +147,11 @@ class _Keys:
 
     def step(self, pair: int, member: int) -> jax.Array:
         return _shared(self._step, pair, member)
+
+
+def _stacked(*leaves: Any) -> np.ndarray:
+    array = np.stack(leaves)
+    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
 
 
 def _shared(keys: jax.Array, pair: int, member: int) -> jax.Array:

@@ -28,6 +28,8 @@ class Window:
         single_episode: Every window is one episode from its begin (full ES): what
             follows its end inside the window is masked.
         objective: ``sum`` of the step losses, or the ``final`` loss by telescoping.
+        joined: Pairs may have joined the run while it was under way; they begin with an
+            episode -1 that is cut short, to spread their phases.
     """
 
     length: int
@@ -37,6 +39,7 @@ class Window:
     staggered: bool = False
     single_episode: bool = False
     objective: Literal["sum", "final"] = "sum"
+    joined: bool = False
 
     @property
     def begins_inside(self) -> bool:
@@ -59,20 +62,26 @@ class Window:
         """Whether one direction credits the whole window."""
         return not (self.begins_inside or self.changes_inside)
 
-    def first_limit(self, pair_id: jax.Array) -> jax.Array | None:
-        """Returns the length of each pair's first episode, [P]; None if unlimited.
-
-        Staggered pairs are spread evenly for any number of pairs: multiples of K by the
-        fractional parts of pair_id times the golden ratio.
-        """
+    def lengths(self, pair_id: jax.Array) -> "EpisodeLengths | None":
+        """How long the pairs' episodes last by the clock; None if unlimited."""
         if self.episode_length is None:
             return None
         full = jnp.full(pair_id.shape, self.episode_length, jnp.int32)
-        if not self.staggered:
-            return full
-        windows = -(-self.episode_length // self.length)
+        return EpisodeLengths(
+            full=self.episode_length,
+            first=full - self._cut(pair_id) if self.staggered else full,
+            joining=full - self._cut(pair_id) if self.joined else None,
+        )
+
+    def _cut(self, pair_id: jax.Array) -> jax.Array:
+        """By how much a pair's first episode is cut short, to spread the phases, [P].
+
+        They are spread evenly for any number of pairs: multiples of K by the fractional
+        parts of pair_id times the golden ratio.
+        """
+        windows = -(-(self.episode_length or 0) // self.length)
         phase = jnp.mod(pair_id.astype(jnp.float32) * 0.6180339887, 1.0)
-        return full - self.length * jnp.floor(windows * phase).astype(jnp.int32)
+        return self.length * jnp.floor(windows * phase).astype(jnp.int32)
 
     def changes(self, inner_step: jax.Array, position: jax.Array) -> jax.Array:
         """Whether a new perturbation is drawn before the step at this position."""
@@ -81,6 +90,29 @@ class Window:
         if self.noise_period == "episode":
             return inner_step == 0
         return inner_step % self.noise_period == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeLengths:
+    """After how many steps the clock ends an episode.
+
+    Attributes:
+        full: Of all episodes but these:
+        first: Of episode 0, [P].
+        joining: Of episode -1, with which a pair joins a run under way, [P]; None where
+            none can have joined.
+    """
+
+    full: int
+    first: jax.Array
+    joining: jax.Array | None
+
+    def of(self, episode: jax.Array) -> jax.Array:
+        """By the episodes' ordinals, [P, M]."""
+        length = jnp.where(episode == 0, self.first[:, None], jnp.int32(self.full))
+        if self.joining is None:
+            return length
+        return jnp.where(episode < 0, self.joining[:, None], length)
 
 
 @jax.tree_util.register_dataclass

@@ -54,7 +54,8 @@ def zeros(shapes: Tree, *lead: int) -> Tree:
             implementation = jax.random.key_impl(jnp.empty(0, leaf.dtype))
             key = jax.random.key(0, impl=implementation)
             return jnp.broadcast_to(key, (*lead, *leaf.shape))
-        return jnp.zeros((*lead, *leaf.shape), leaf.dtype)
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        return jnp.zeros((*lead, *leaf.shape), dtype)
 
     return jax.tree.map(zero, shapes)
 

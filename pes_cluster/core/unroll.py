@@ -16,7 +16,7 @@ from pes_cluster.core import trees
 from pes_cluster.core.keys import DataKeys
 from pes_cluster.core.pairs import Trajectories
 from pes_cluster.core.task import Task, TaskError, Theta, traits
-from pes_cluster.core.timeline import Window
+from pes_cluster.core.timeline import EpisodeLengths, Window
 
 
 class ThetaSource(NamedTuple):
@@ -73,9 +73,9 @@ def unroll(
     An episode is begun lazily, when its first step is due, so that its initial state
     sees that step's theta. Where only the first step can begin one, it is tested once.
     """
-    limit = window.first_limit(identity.pair_id)
+    lengths = window.lengths(identity.pair_id)
     shape = (trajectories.inner_step.shape[0], trajectories.inner_step.shape[1])
-    loop = _Loop(task, window, source, identity, data, shape, limit)
+    loop = _Loop(task, window, source, identity, data, shape, lengths)
     return loop.run(trajectories)
 
 
@@ -106,7 +106,7 @@ class _Loop:
     identity: Identity
     data: DataKeys
     shape: tuple[int, int]
-    limit: jax.Array | None
+    lengths: EpisodeLengths | None
 
     def run(self, start: Trajectories) -> tuple[Trajectories, Unrolled]:
         """All steps of the window."""
@@ -167,9 +167,8 @@ class _Loop:
         clock = now.inner_step + 1
         by_itself = traits(self.task).terminates
         ended = _full(out[2], self.shape) if by_itself else jnp.zeros(self.shape, bool)
-        if self.limit is not None:
-            full = jnp.int32(self.window.episode_length or 0)
-            ended |= clock >= jnp.where(now.episode == 0, self.limit[:, None], full)
+        if self.lengths is not None:
+            ended |= clock >= self.lengths.of(now.episode)
         return _Stepped(state, loss, ended, clock)
 
     def final_loss(

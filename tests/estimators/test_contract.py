@@ -91,6 +91,25 @@ def test_contract(name: str, task_name: str) -> None:
     assert steps == trajectories * length
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_particles_can_be_added_and_removed_or_it_is_refused(name: str) -> None:
+    """Both or neither: a recipe that scales, and a program that resizes blocks."""
+    recipe, task = _recipe(name), SMALL["toy_regression"]
+    program, theta = recipe.build(task, 0), task.initial_theta(jax.random.key(0))
+    evolution = "evolution" in ESTIMATORS[name]
+    assert hasattr(recipe, "scaled") == evolution
+    assert (program.resized is not None) == evolution
+    if not evolution:
+        return
+    before = program.init(theta, 2)
+    for num_particles, active in ((20, [True, True]), (10, [True, False])):
+        resized = recipe.scaled(num_particles).build(task, 0).resized(theta, before)
+        np.testing.assert_array_equal(resized.active, active)
+        assert jax.tree.structure(resized) == jax.tree.structure(before)
+        for a, b in zip(jax.tree.leaves(resized), jax.tree.leaves(before), strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+
+
 @dataclasses.dataclass(frozen=True)
 class Stopping:
     """Ends by itself once the state has passed a threshold: signs end apart."""

@@ -157,6 +157,32 @@ def test_episodes_that_end_inside_a_window(es: Any, test_seed: int) -> None:
     assert wrong > 100
 
 
+def _joined(window: int | None) -> np.ndarray:
+    """Of four windows of pairs that join: the end of one episode, and the next."""
+    pairs = np.arange(PAIRS, dtype=np.float32)
+    cut = np.floor(4 * np.mod(pairs * np.float32(0.6180339887), 1))
+    total, lengths = np.zeros(3), {0: np.zeros(3)}
+    for windows in range(1, 5):
+        lengths[windows] = _gradient(Quadratic(3 * windows), window)
+    for first, share in enumerate(np.bincount(cut.astype(int)) / PAIRS):
+        total += share * (lengths[4 - first] + lengths[first])
+    return total
+
+
+@pytest.mark.parametrize("es", [PES(2, 3, 0.5), NRES(2, 3, 0.5)], ids=["pes", "nres"])
+def test_pairs_that_join_are_right_from_their_first_window(
+    es: Any, test_seed: int
+) -> None:
+    es = dataclasses.replace(es, grown_from=2)
+    samples = _estimates(es, Quadratic(), 0, 4, test_seed)
+    exact, truncated = _t2(samples, _joined(None)), _t2(samples, _joined(3))
+    in_step = _t2(samples, _gradient(Quadratic(), None))
+    print(f"joined: T2 {exact:.1f}, truncated {truncated:.0f}, in step {in_step:.0f}")
+    assert exact < 30
+    assert truncated > 100
+    assert in_step > 100
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("es", [PES(2, 3, 0.5), PES(2, 5, 0.5)], ids=["k3", "k5"])
 def test_final_loss_by_telescoping(es: Any, test_seed: int) -> None:

@@ -45,12 +45,13 @@ def check_evolution(recipe: Any) -> None:
     Raises:
         ValueError: One line that begins with the field's name.
     """
-    particles = recipe.num_particles
-    if particles < 2 or particles % 2:
-        raise ValueError(
-            f"num_particles: {particles} is not allowed; N counts both signs of each "
-            "antithetic pair, so it must be even and at least 2"
-        )
+    for field in ("num_particles", "grown_from"):
+        particles = getattr(recipe, field)
+        if particles is not None and (particles < 2 or particles % 2):
+            raise ValueError(
+                f"{field}: {particles} is not allowed; N counts both signs of each "
+                "antithetic pair, so it must be even and at least 2"
+            )
     length = getattr(recipe, "truncation_length", 1)
     if length < 1:
         raise ValueError(f"truncation_length: {length} must be at least 1")

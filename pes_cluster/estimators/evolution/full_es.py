@@ -13,7 +13,7 @@ of which T are sequential; nothing is kept between estimates.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pes_cluster.core.blocks import BlockProgram
 from pes_cluster.core.divergence import Divergence
@@ -24,7 +24,7 @@ from pes_cluster.estimators.evolution.fields import (
     check_evolution,
 )
 from pes_cluster.estimators.evolution.generalized_es import GeneralizedES
-from pes_cluster.estimators.evolution.recipe import member
+from pes_cluster.estimators.evolution.recipe import member, scaled
 from pes_cluster.estimators.evolution.shaping import Shaping
 
 
@@ -40,6 +40,7 @@ class FullES:
     shaping: Shaping | None = None
     divergence: Divergence = "cap"
     loss_cap: float | None = None
+    grown_from: int | None = None
 
     def __post_init__(self) -> None:
         check_evolution(self)
@@ -51,3 +52,7 @@ class FullES:
     def build(self, task: Task[Any], seed: int) -> BlockProgram:
         """Returns the block program of a run; see `core.estimator.Estimator`."""
         return self.generalized().build(task, seed)
+
+    def scaled(self, num_particles: int) -> Self:
+        """Returns the recipe of the same run with another number of particles."""
+        return scaled(self, num_particles)

@@ -18,7 +18,7 @@ accumulated perturbation xi where `accumulate`, else the perturbation in force::
 import dataclasses
 from typing import Any, Literal
 
-from pes_cluster.core.blocks import BlockProgram, pairs_per_block
+from pes_cluster.core.blocks import BlockProgram, block_size
 from pes_cluster.core.credit import CreditRule
 from pes_cluster.core.divergence import Divergence, DivergenceRule
 from pes_cluster.core.keys import DataKeys, DataSharing
@@ -48,7 +48,10 @@ class GeneralizedES:
         divergence: What becomes of a pair whose losses are not finite; see
             `core.divergence`.
         loss_cap: The most that the loss of a step may count as, under `cap`; None: as
-            much as the worst of the block's healthy pairs, for diverged ones alone.
+            much as the worst of the block's other members, for diverged ones alone.
+        grown_from: N that the run began with, where it has been changed since: it keeps
+            the size of a block. Pairs that joined since begin with an episode that is
+            cut short, so that their phases are spread.
     """
 
     num_particles: int
@@ -64,6 +67,7 @@ class GeneralizedES:
     shaping: Shaping | None = None
     divergence: Divergence = "cap"
     loss_cap: float | None = None
+    grown_from: int | None = None
 
     def build(self, task: Task[Any], seed: int) -> BlockProgram:
         """Returns the block program of a run; see `core.estimator.Estimator`."""
@@ -78,10 +82,9 @@ class GeneralizedES:
         return self._windows(task, window, seed).program()
 
     def _windows(self, task: Task[Any], window: Window, seed: int) -> Windows:
-        pairs = self.num_particles // 2
+        began_with = (self.grown_from or self.num_particles) // 2
         perturbations = Perturbations(seed, self.sigma)
         apart = window.terminates and self.carry == "own"
-        shared = self.data != "pair" and self.start == "lockstep"
         return Windows(
             task=task,
             window=window,
@@ -91,9 +94,10 @@ class GeneralizedES:
             ),
             data=DataKeys(seed, self.data),
             carry=self.carry,
-            one_mean=self.carry == "mean" and shared,
-            num_pairs=pairs,
-            block_size=min(self.pairs_per_block or pairs_per_block(pairs), pairs),
+            one_mean=self._one_mean,
+            num_pairs=self.num_particles // 2,
+            began_with=began_with,
+            block_size=block_size(began_with, self.pairs_per_block),
             shapes=state_shapes(task),
             shaping=self.shaping,
         )
@@ -119,4 +123,21 @@ class GeneralizedES:
             staggered=self.start == "staggered",
             single_episode=self.truncation_length is None,
             objective=self.objective,
+            joined=self._joiners_are_spread,
         )
+
+    @property
+    def _joiners_are_spread(self) -> bool:
+        """Whether pairs that join need another first episode than the others had.
+
+        In a staggered run all first episodes are cut short; whole episodes have no
+        phase; and pairs that share a mean state have its phase.
+        """
+        lockstep = self.start == "lockstep" and self.truncation_length is not None
+        return self.grown_from is not None and lockstep and not self._one_mean
+
+    @property
+    def _one_mean(self) -> bool:
+        """Whether one mean state stands for a block: its pairs see the same data."""
+        shared = self.data != "pair" and self.start == "lockstep"
+        return self.carry == "mean" and shared

@@ -1,9 +1,9 @@
 """What the recipes of the family share; a variant adds what tells it apart."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeVar
 
-from pes_cluster.core.blocks import BlockProgram
+from pes_cluster.core.blocks import BlockProgram, block_size
 from pes_cluster.core.divergence import Divergence
 from pes_cluster.core.keys import DataSharing
 from pes_cluster.core.task import Task
@@ -17,6 +17,8 @@ from pes_cluster.estimators.evolution.generalized_es import GeneralizedES
 from pes_cluster.estimators.evolution.shaping import Shaping
 from pes_cluster.estimators.evolution.windows import Carry
 
+Recipe = TypeVar("Recipe", bound=Any)
+
 
 def member(
     recipe: Any, noise_period: NoisePeriod, *, accumulate: bool, carry: Carry = "own"
@@ -27,6 +29,23 @@ def member(
     fields.setdefault("truncation_length", None)  # Full ES: one whole episode.
     fields |= {"sigma": sigma_function(recipe.sigma), "noise_period": noise_period}
     return GeneralizedES(**fields, accumulate=accumulate, carry=carry)
+
+
+def scaled(recipe: Recipe, num_particles: int) -> Recipe:
+    """Returns the recipe of the same run with another number of particles.
+
+    Its blocks keep their size, so that each pair stays where it is.
+
+    Raises:
+        ValueError: The number is not allowed.
+    """
+    began_with = recipe.grown_from or recipe.num_particles
+    return dataclasses.replace(
+        recipe,
+        num_particles=num_particles,
+        grown_from=began_with,
+        pairs_per_block=block_size(began_with // 2, recipe.pairs_per_block),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +65,7 @@ class OnlineES:
     shaping: Shaping | None = None
     divergence: Divergence = "cap"
     loss_cap: float | None = None
+    grown_from: int | None = None
 
     def __post_init__(self) -> None:
         check_evolution(self)
@@ -57,3 +77,7 @@ class OnlineES:
     def build(self, task: Task[Any], seed: int) -> BlockProgram:
         """Returns the block program of a run; see `core.estimator.Estimator`."""
         return self.generalized().build(task, seed)
+
+    def scaled(self, num_particles: int) -> Self:
+        """Returns the recipe of the same run with another number of particles."""
+        return scaled(self, num_particles)

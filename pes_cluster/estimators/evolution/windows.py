@@ -43,6 +43,7 @@ class Windows:
         carry: Who carries the state over the window's border.
         one_mean: One mean state stands for the block: its pairs see the same data.
         num_pairs: Of the run.
+        began_with: Pairs that the run began with; those beyond joined it under way.
         block_size: Pairs of a block.
         shapes: Of one inner state.
         shaping: What the driver makes of the scores.
@@ -56,6 +57,7 @@ class Windows:
     carry: Carry
     one_mean: bool
     num_pairs: int
+    began_with: int
     block_size: int
     shapes: Any
     shaping: Shaping | None
@@ -71,16 +73,43 @@ class Windows:
             advance=self.advance,
             scored=scored,
             jittable=not traits(self.task).host,
+            resized=self.resized,
         )
 
     def init(self, theta: Theta, block: Any) -> Pairs:
         """A block before its first window."""
+        first = jnp.asarray(block, jnp.int32) * self.block_size
+        pair_id = first + jnp.arange(self.block_size, dtype=jnp.int32)
+        return self._fresh(theta, block, pair_id, pair_id >= self.began_with)
+
+    def resized(self, theta: Theta, pairs: Pairs) -> Pairs:
+        """A block of the run as it was with another number of pairs.
+
+        Pairs that are new join afresh, removed ones become padding, the others keep
+        every bit.
+        """
+        active = pairs.pair_id < self.num_pairs
+        new = active & ~jnp.asarray(pairs.active)
+        fresh = self._fresh(theta, pairs.block, pairs.pair_id, new)
+        rows = new[:1] & False if self.one_mean else new
+        return dataclasses.replace(
+            pairs,
+            active=active,
+            trajectories=trees.select(rows, fresh.trajectories, pairs.trajectories),
+            credit=trees.select(new, fresh.credit, pairs.credit),
+        )
+
+    def _fresh(
+        self, theta: Theta, block: Any, pair_id: jax.Array, joins: jax.Array
+    ) -> Pairs:
+        """Pairs before their first window; those that join a run under way say so."""
         size, kept = self.block_size, self.rule.members
         members = 1 if self.carry == "mean" else 2
         rows = 1 if self.one_mean else size
-        first = jnp.asarray(block, jnp.int32) * size
-        pair_id = first + jnp.arange(size, dtype=jnp.int32)
         clock = jnp.zeros((rows, members), jnp.int32)
+        episode = clock
+        if self.window.joined:
+            episode = clock - joins[:, None]
         accumulator = None
         if self.rule.accumulate:
             accumulator = trees.zeros(jax.tree.map(jnp.asarray, theta), size, kept)
@@ -91,7 +120,7 @@ class Windows:
             trajectories=Trajectories(
                 state=trees.zeros(self.shapes, rows, members),
                 inner_step=clock,
-                episode=clock,
+                episode=episode,
                 objective=jnp.zeros((rows, members), jnp.float32),
             ),
             credit=Credit(jnp.zeros((size, kept, 2), jnp.int32), accumulator),
