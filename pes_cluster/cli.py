@@ -1,7 +1,8 @@
 """The command line: parse, call, print.
 
-Exit status: 0 done; 1 the run failed; 2 wrong use; 128 + n stopped by signal n (130
-Ctrl-C, 143 SIGTERM), after which `pes resume` goes on.
+Exit status: 0 done; 1 the run failed; 2 wrong use; 75 failed, but for reasons of where
+it ran, so that `pes resume` may go on; 128 + n stopped by signal n (130 Ctrl-C, 143
+SIGTERM), after which `pes resume` goes on.
 """
 
 import contextlib
@@ -23,17 +24,18 @@ from pes_cluster.config import recipes, run_config
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.core.task import TaskError
 from pes_cluster.metrics.progress import reporter
-from pes_cluster.run_directory import RunDirectory, RunDirectoryError
+from pes_cluster.run_directory import DiskError, RunDirectory, RunDirectoryError
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE, RESUMABLE, INTERRUPTED = 1, 2, 75, 130
 
 # Typer brings a Click of its own and names only this leaf of its wrong uses.
 _UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     help="Meta-training with Persistent Evolution Strategies.",
-    epilog="Exit status: 0 done, 1 the run failed, 2 wrong use, 130 or 143 stopped by "
-    "a signal after a checkpoint; pes resume goes on.",
+    epilog="Exit status: 0 done, 1 the run failed, 2 wrong use, 75 failed where it ran "
+    "and may be resumed, 130 or 143 stopped by a signal after a checkpoint; pes resume "
+    "goes on.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -56,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return int(app(arguments, prog_name="pes", standalone_mode=False) or 0)
+    except DiskError as error:
+        return _refuse(str(error), RESUMABLE)
     except (ConfigError, TaskError, RunDirectoryError) as error:
         return _refuse(str(error))
     except _UsageError as error:
@@ -155,7 +159,7 @@ def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
             return 128 + (result.stopped_by or 2)
         case "failed":
             print(f"pes: {result.error}", file=sys.stderr)
-            return FAILED
+            return RESUMABLE if result.resumable else FAILED
 
 
 def _console() -> Console:
@@ -205,9 +209,9 @@ def _drawn(draw: Any, paths: Any) -> Any:
         ) from error
 
 
-def _refuse(message: str) -> int:
+def _refuse(message: str, status: int = USAGE) -> int:
     print(f"pes: {' '.join(message.split())}", file=sys.stderr)
-    return USAGE
+    return status
 
 
 def _short(path: pathlib.Path) -> str:

@@ -3,6 +3,7 @@
 ```
 config.yaml      the configuration in full
 metrics.jsonl    one line for each outer step
+events.jsonl     one line for whatever befell the run; see cluster/events.py
 checkpoints/     see cluster/checkpoint.py
 plots/*.png
 result.json      there only when the run has ended: status, theta, totals
@@ -12,12 +13,14 @@ lock             held by the process that is running it
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import json
 import os
 import pathlib
+import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.config.run_config import (
@@ -29,9 +32,16 @@ from pes_cluster.config.run_config import (
 )
 from pes_cluster.metrics import jsonl
 
+# What a disk may refuse now and take later.
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+
 
 class RunDirectoryError(Exception):
     """A directory that cannot hold the run; one line that names it."""
+
+
+class DiskError(RunDirectoryError):
+    """A disk that is full or fails: later, the same command may succeed."""
 
 
 class RunDirectory:
@@ -41,7 +51,7 @@ class RunDirectory:
         self.path = pathlib.Path(path)
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
-        self.checkpoints = self.path / "checkpoints"
+        self.events = self.path / "events.jsonl"
         self.plots = self.path / "plots"
         self.result = self.path / "result.json"
 
@@ -75,7 +85,7 @@ class RunDirectory:
                     f"{self.path}: holds another run ({_what_differs(saved, config)}); "
                     "choose another --run-dir"
                 )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(map(_foreign, self.path.iterdir())):
             raise RunDirectoryError(
                 f"{self.path}: holds other files and no run; choose another --run-dir"
             )
@@ -91,22 +101,39 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "lock").open("w")
+            lock = (self.path / "lock").open("a+")
         except OSError as error:
             raise self.unwritable(error) from error
         with lock:
+            _take(lock, self.path)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunDirectoryError(
-                    f"{self.path}: is being run by another process"
-                ) from error
-            try:
-                jsonl.replace(self.config, to_yaml(config))
+                # A full disk is no reason not to go on where nothing has changed.
+                text = to_yaml(config)
+                if not self.holds_run() or self.config.read_text() != text:
+                    jsonl.replace(self.config, text)
                 self.result.unlink(missing_ok=True)
             except OSError as error:
                 raise self.unwritable(error) from error
             yield
+
+    @contextlib.contextmanager
+    def lines(self, path: pathlib.Path) -> Iterator[jsonl.LinesFile]:
+        """Opens one of the run's files of lines.
+
+        Raises:
+            RunDirectoryError: It cannot be opened, or some lines could not be written
+                to the end.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(jsonl.LinesFile(path))
+            except OSError as error:
+                raise self.unwritable(error) from error
+            yield file
+            try:
+                stack.close()
+            except OSError as error:
+                raise self.unwritable(error) from error
 
     def write_result(self, fields: dict[str, Any]) -> None:
         """Writes `result.json`, whole or not at all; NaN becomes null.
@@ -153,7 +180,8 @@ class RunDirectory:
 
     def unwritable(self, error: OSError) -> RunDirectoryError:
         """Returns the refusal of a directory that cannot be written."""
-        return RunDirectoryError(f"{self.path}: cannot be written ({error.strerror})")
+        kind = DiskError if error.errno in _PASSING else RunDirectoryError
+        return kind(f"{self.path}: cannot be written ({error.strerror})")
 
 
 def fresh(name: str, parent: pathlib.Path = pathlib.Path("runs")) -> pathlib.Path:
@@ -164,6 +192,27 @@ def fresh(name: str, parent: pathlib.Path = pathlib.Path("runs")) -> pathlib.Pat
         count += 1
         path = parent / f"{name}-{moment}-{count}"
     return path
+
+
+def _foreign(path: pathlib.Path) -> bool:
+    """Whether this is not what a run leaves that was killed at its very beginning."""
+    return path.name != "lock" and not path.name.startswith(".config.yaml.")
+
+
+def _take(lock: IO[str], path: pathlib.Path) -> None:
+    """Makes the lock ours until it is closed, and writes into it who we are."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read(200).strip() or "unknown"
+        raise RunDirectoryError(
+            f"{path}: is being run by another process ({holder})"
+        ) from error
+    with contextlib.suppress(OSError):  # Only said for people; a full disk may refuse.
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
 
 
 def _what_differs(saved: RunConfig, asked: RunConfig) -> str:

@@ -14,17 +14,14 @@ import jax
 import numpy as np
 
 from pes_cluster import plots
-from pes_cluster.cluster.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    CheckpointStore,
-)
+from pes_cluster.cluster.checkpoint import CheckpointStore
 from pes_cluster.cluster.divergence import Watch
-from pes_cluster.cluster.driver import Driver, Outcome, Plan
+from pes_cluster.cluster.driver import Driver
 from pes_cluster.cluster.engine import Engine, PoolEngine
 from pes_cluster.cluster.fused import FusedEngine
 from pes_cluster.cluster.leaves import from_arrays, to_arrays
 from pes_cluster.cluster.local_pool import LocalPool
+from pes_cluster.cluster.plan import Outcome, Plan
 from pes_cluster.cluster.pool import Pool
 from pes_cluster.cluster.work import Work
 from pes_cluster.config.decode import ConfigError, one_line
@@ -59,6 +56,7 @@ class Result:
         eval_loss: The last evaluation's; None where there was none.
         run_dir: Where everything lies.
         error: Why it failed, one line.
+        resumable: Of a failure: where it ran is at fault; tried again, it may go on.
         stopped_by: The number of the signal that stopped it.
     """
 
@@ -72,6 +70,7 @@ class Result:
     eval_loss: float | None
     run_dir: pathlib.Path
     error: str | None = None
+    resumable: bool = False
     stopped_by: int | None = None
 
 
@@ -111,7 +110,7 @@ def run(
         contextlib.closing(_engine(config, work)) as engine,
         directory.opened(config),
     ):
-        outcome = _drive(config, directory, engine, theta, on_record, asked)
+        outcome = _drive(config, directory, engine, work, on_record, asked)
         return _finish(directory, config, outcome, asked)
 
 
@@ -182,27 +181,12 @@ def _theta_of(values: Any, example: Theta, directory: RunDirectory) -> Theta:
         raise RunDirectoryError(f"{directory.result}: {one_line(error)}") from error
 
 
-def _latest(directory: RunDirectory, config: RunConfig) -> Checkpoint | None:
-    """Returns where to go on from, and drops the records of steps after it."""
-    try:
-        checkpoint, refused = _store(directory, config).latest()
-        for reason in refused:
-            _log.warning("%s; an older checkpoint is used", reason)
-        done = checkpoint.manifest.outer_step if checkpoint else 0
-        jsonl.drop_after(directory.metrics, done)
-    except CheckpointError as error:
-        raise RunDirectoryError(str(error)) from error
-    except OSError as error:
-        raise directory.unwritable(error) from error
-    if checkpoint is not None:
-        _log.info("continuing after outer step %d", done)
-    return checkpoint
-
-
 def _store(directory: RunDirectory, config: RunConfig) -> CheckpointStore:
-    return CheckpointStore(
-        str(directory.checkpoints.absolute()), config.checkpoint.keep
-    )
+    """The store that `checkpoint.path` names, as seen from the run's directory."""
+    path = config.checkpoint.path
+    if path is None or "://" not in path:
+        path = str((directory.path / (path or "checkpoints")).absolute())
+    return CheckpointStore(path, config.checkpoint.keep)
 
 
 def _optimizer(config: RunConfig) -> Optimizer:
@@ -231,54 +215,40 @@ def _drive(
     config: RunConfig,
     directory: RunDirectory,
     engine: Engine,
-    theta: Theta,
+    work: Work,
     on_record: Callable[[StepRecord], None],
     asked: "_Asked",
 ) -> Outcome:
-    checkpoint = _latest(directory, config)
-    with _metrics(directory) as append:
+    with (
+        directory.lines(directory.events) as events,
+        directory.lines(directory.metrics) as metrics,
+    ):
 
         def record(step: StepRecord) -> None:
-            append(step)
+            metrics.append(step.to_json())
             on_record(step)
 
         plan = Plan(
             outer_steps=config.run.outer_steps,
             checkpoint_every=config.checkpoint.every,
+            checkpoint_minutes=config.checkpoint.every_minutes,
             digest=digest(config),
-            on_record=record,
-            should_stop=asked.is_set,
+            block=work.block(),
             staleness=0 if config.outer is None else config.outer.staleness,
             watch=_watch(config),
+            should_stop=asked.is_set,
+            on_record=record,
+            on_event=lambda event: events.append(event.to_json()),
+            on_rewind=metrics.rewind,
+            settle=metrics.settle,
         )
-        store = _store(directory, config)
-        driver = Driver(plan, engine, store, _optimizer(config), theta)
-        return driver.run(checkpoint)
+        store, theta = _store(directory, config), work.initial_theta()
+        return Driver(plan, engine, store, _optimizer(config), theta).run()
 
 
 def _watch(config: RunConfig) -> Watch:
     policy: Any = getattr(config.method, "divergence", "cap")
     return Watch(type(config.task).__name__, policy)
-
-
-@contextlib.contextmanager
-def _metrics(
-    directory: RunDirectory,
-) -> Iterator[Callable[[StepRecord], None]]:
-    """Opens the metrics file; what the disk refuses is said in one line."""
-    try:
-        metrics = jsonl.MetricsFile(directory.metrics)
-    except OSError as error:
-        raise directory.unwritable(error) from error
-
-    def append(step: StepRecord) -> None:
-        try:
-            metrics.append(step)
-        except OSError as error:
-            raise directory.unwritable(error) from error
-
-    with metrics:
-        yield append
 
 
 def _finish(
@@ -297,6 +267,7 @@ def _finish(
         eval_loss=evaluated[-1]["eval_loss"] if evaluated else None,
         run_dir=directory.path,
         error=outcome.error,
+        resumable=outcome.resumable,
         stopped_by=asked.signal if outcome.status == "stopped" else None,
     )
     if records:

@@ -14,67 +14,57 @@ checkpoints are deleted only once a newer manifest stands.
 import dataclasses
 import hashlib
 import io
-import json
+import logging
+import re
 import uuid
 import zipfile
+import zlib
+from collections.abc import Callable
 from typing import Any
 
-import fsspec
 import numpy as np
 
-from pes_cluster.cluster.leaves import Arrays
+from pes_cluster.cluster import manifest as manifests
+from pes_cluster.cluster import storage
+from pes_cluster.cluster.leaves import Arrays, LeavesError, from_arrays
+from pes_cluster.cluster.manifest import MANIFEST, Manifest, Part
+from pes_cluster.cluster.storage import CheckpointError
 
-SCHEMA = 1
-MANIFEST = "manifest.json"
+_log = logging.getLogger(__name__)
 
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be written or must not be read; one line with a file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One file of a checkpoint.
-
-    Attributes:
-        name: Of the file, within the checkpoint's folder.
-        sha256: Of its bytes.
-        size: In bytes.
-        blocks: Indices of the blocks that it holds; empty for the driver's part.
-    """
-
-    name: str
-    sha256: str
-    size: int
-    blocks: tuple[int, ...] = ()
+# What numpy and zipfile raise for bytes that are no archive of plain arrays.
+_NO_ARCHIVE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Manifest:
-    """What makes a folder of parts a checkpoint.
-
-    Attributes:
-        outer_step: Updates done.
-        digest: Of the configuration that determines the result.
-        totals: Inner steps, wall seconds and the like, so far.
-        driver: Theta and the optimiser's state.
-        parts: The blocks.
-        schema: Version of this layout.
-    """
-
-    outer_step: int
-    digest: str
-    totals: dict[str, float]
-    driver: Part
-    parts: tuple[Part, ...]
-    schema: int = SCHEMA
+class OtherRunError(Exception):
+    """A store that holds the checkpoints of another run; one line that names it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint read whole: its manifest, the driver's leaves, the blocks."""
+    """A checkpoint read whole.
+
+    Attributes:
+        manifest: What it says of itself.
+        folder: Where it lies.
+        driver: The driver's leaves.
+        blocks: The leaves of every block, by index.
+    """
 
     manifest: Manifest
+    folder: str
     driver: Arrays
     blocks: dict[int, Arrays]
 
@@ -98,9 +88,32 @@ def write_part(folder: str, name: str, groups: dict[int, Arrays] | Arrays) -> Pa
     data = buffer.getvalue()
     # A name of its own for every writing: nobody overwrites another incarnation's file.
     file = f"{name}_{uuid.uuid4().hex[:8]}.npz"
-    _write(folder, file, data)
+    storage.write(folder, file, data)
     digest = hashlib.sha256(data).hexdigest()
     return Part(file, digest, len(data), tuple(sorted(blocks)))
+
+
+def check_fit(checkpoint: Checkpoint, driver: Any, block: Any) -> None:
+    """Refuses leaves of other names, shapes or types than those of two examples.
+
+    Args:
+        checkpoint: As it was read.
+        driver: An example of the driver's state.
+        block: An example of any block; None: blocks are not looked at.
+
+    Raises:
+        CheckpointError: Naming the part.
+    """
+    manifest = checkpoint.manifest
+    groups = [(manifest.driver, driver, checkpoint.driver)]
+    for part in manifest.parts if block is not None else ():
+        groups += [(part, block, checkpoint.blocks[index]) for index in part.blocks]
+    for part, example, arrays in groups:
+        try:
+            from_arrays(example, arrays)
+        except LeavesError as error:
+            path = f"{checkpoint.folder}/{part.name}"
+            raise CheckpointError(f"{path}: cannot be continued: {error}") from None
 
 
 class CheckpointStore:
@@ -108,37 +121,59 @@ class CheckpointStore:
 
     def __init__(self, url: str, keep: int = 2) -> None:
         self.url, self.keep = url.rstrip("/"), keep
+        self._refused: set[int] = set()
 
     def folder(self, outer_step: int) -> str:
         """Where the parts of a checkpoint at this step are to be written."""
         return f"{self.url}/step_{outer_step:08d}"
 
     def commit(self, manifest: Manifest) -> None:
-        """Makes the parts a checkpoint, then deletes the ones that are too old.
+        """Makes the parts a checkpoint, then deletes what it replaces.
 
         Raises:
             CheckpointError: A part is missing or cut short, or the manifest cannot be
                 written.
         """
-        folder = self.folder(manifest.outer_step)
+        step = manifest.outer_step
         for part in (manifest.driver, *manifest.parts):
-            _check_size(folder, part)
-        text = json.dumps(dataclasses.asdict(manifest), indent=1)
-        _write(folder, MANIFEST, text.encode())
-        for step in self._steps()[: -self.keep]:
-            files, root = _open_url(self.folder(step))
-            # Without its manifest first, a half-deleted folder is no checkpoint.
-            files.rm_file(f"{root}/{MANIFEST}")
-            files.rm(root, recursive=True)
+            _check_size(self.folder(step), part)
+        storage.write(self.folder(step), MANIFEST, manifests.to_bytes(manifest))
+        self._refused.discard(step)
+        try:
+            self._delete_old(step)
+        except CheckpointError as error:
+            _log.warning("an old checkpoint stays: %s", error)  # The new one stands.
 
-    def latest(self) -> tuple[Checkpoint | None, list[str]]:
-        """Returns the newest checkpoint that reads whole, and why newer ones do not."""
+    def discard(self, outer_step: int) -> None:
+        """Deletes the parts of a checkpoint that came to nothing, as far as it can."""
+        try:
+            if MANIFEST not in storage.names(self.folder(outer_step)):
+                storage.remove(self.folder(outer_step))
+        except CheckpointError as error:
+            _log.debug("%s", error)
+
+    def latest(
+        self, check: Callable[[Checkpoint], None] = lambda checkpoint: None
+    ) -> tuple[Checkpoint | None, list[str]]:
+        """Returns the newest checkpoint that reads whole, and why newer ones do not.
+
+        Args:
+            check: Raises CheckpointError for one that is whole but cannot be used.
+
+        Raises:
+            CheckpointError: It cannot be known which there are.
+            OtherRunError: Where `check` says so.
+        """
         refused = []
-        for step in reversed(self._steps()):
+        for step in reversed(self.steps()):
             try:
-                return self.read(step), refused
+                checkpoint = self.read(step)
+                check(checkpoint)
             except CheckpointError as error:
                 refused.append(str(error))
+                self._refused.add(step)
+            else:
+                return checkpoint, refused
         return None, refused
 
     def read(self, outer_step: int) -> Checkpoint:
@@ -148,112 +183,83 @@ class CheckpointStore:
             CheckpointError: Naming the file that is missing, damaged or not understood.
         """
         folder = self.folder(outer_step)
-        manifest = _parse_manifest(f"{folder}/{MANIFEST}", _read(folder, MANIFEST))
+        path = f"{folder}/{MANIFEST}"
+        manifest = manifests.from_bytes(path, storage.read(folder, MANIFEST))
+        if manifest.outer_step != outer_step:
+            raise CheckpointError(f"{path}: is of outer step {manifest.outer_step}")
+        named = sorted(index for part in manifest.parts for index in part.blocks)
+        if not named or named != list(range(len(named))):
+            raise CheckpointError(f"{path}: names not every block once")
         blocks: dict[int, Arrays] = {}
         for part in manifest.parts:
-            arrays = _read_part(folder, part)
-            for index in part.blocks:
-                prefix = f"{index}/"
-                blocks[index] = {
-                    name.removeprefix(prefix): array
-                    for name, array in arrays.items()
-                    if name.startswith(prefix)
-                }
-        if not blocks or sorted(blocks) != list(range(len(blocks))):
-            raise CheckpointError(f"{folder}/{MANIFEST}: names not every block")
-        return Checkpoint(manifest, _read_part(folder, manifest.driver), blocks)
+            blocks |= _by_block(f"{folder}/{part.name}", part, _read(folder, part))
+        return Checkpoint(manifest, folder, _read(folder, manifest.driver), blocks)
 
-    def _steps(self) -> list[int]:
-        """Steps of the folders that have a manifest, oldest first."""
-        files, root = _open_url(self.url)
-        try:
-            names = files.ls(root, detail=False) if files.exists(root) else []
-        except OSError as error:
-            raise CheckpointError(f"{self.url}: cannot be listed ({error})") from None
-        steps = []
-        for name in names:
-            number = name.rstrip("/").rpartition("/step_")[2]
-            if number.isdigit() and files.exists(f"{name}/{MANIFEST}"):
-                steps.append(int(number))
-        return sorted(steps)
+    def steps(self) -> list[int]:
+        """Steps of the folders that have a manifest, oldest first; raises as `latest`.
 
+        Whether they can be read is not known before they are.
+        """
+        return [
+            step
+            for step in self._folders()
+            if MANIFEST in storage.names(self.folder(step))
+        ]
 
-def _open_url(url: str) -> tuple[Any, str]:
-    try:
-        return fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise CheckpointError(f"{url}: {error}") from None
+    def _folders(self) -> list[int]:
+        names = storage.names(self.url)
+        return sorted(
+            int(name.removeprefix("step_"))
+            for name in names
+            if re.fullmatch("step_([0-9]{8}|[1-9][0-9]{8,17})", name)
+        )
 
+    def _delete_old(self, newest: int) -> None:
+        """Deletes beyond `keep`, what was refused, and parts that lack a manifest.
 
-def _write(folder: str, name: str, data: bytes) -> None:
-    """Writes a file whole or not at all: under another name first, then renamed."""
-    files, root = _open_url(folder)
-    try:
-        files.makedirs(root, exist_ok=True)
-        scratch = f"{root}/.{name}.{uuid.uuid4().hex[:8]}"
-        files.pipe_file(scratch, data)
-        files.mv(scratch, f"{root}/{name}")
-    except OSError as error:
-        raise CheckpointError(f"{folder}/{name}: cannot be written ({error})") from None
-
-
-def _read(folder: str, name: str) -> bytes:
-    files, root = _open_url(folder)
-    try:
-        return files.cat_file(f"{root}/{name}")
-    except OSError as error:
-        raise CheckpointError(f"{folder}/{name}: cannot be read ({error})") from None
+        Never a later one: it would belong to a driver that has taken over from us.
+        """
+        standing = [step for step in self.steps() if step not in self._refused]
+        kept = [step for step in standing if step <= newest][-self.keep :]
+        for step in self._folders():
+            if step in self._refused or (step < newest and step not in kept):
+                # Without its manifest first, a half-deleted folder is no checkpoint.
+                storage.remove(self.folder(step), MANIFEST)
+                storage.remove(self.folder(step))
+                self._refused.discard(step)
 
 
 def _check_size(folder: str, part: Part) -> None:
-    files, root = _open_url(folder)
-    path = f"{folder}/{part.name}"
     try:
-        size = files.size(f"{root}/{part.name}")
-    except OSError as error:
+        size = storage.size(folder, part.name)
+    except CheckpointError as error:
         raise CheckpointError(
-            f"{path}: is not there for the driver ({error}); shards on other hosts "
-            "need a run directory that all hosts share"
+            f"{error}; shards on other hosts need a checkpoint.path that all hosts "
+            "share"
         ) from None
     if size != part.size:
+        path = f"{folder}/{part.name}"
         raise CheckpointError(f"{path}: has {size} bytes, not {part.size}")
 
 
-def _read_part(folder: str, part: Part) -> Arrays:
-    path = f"{folder}/{part.name}"
-    data = _read(folder, part.name)
+def _read(folder: str, part: Part) -> Arrays:
+    path, data = f"{folder}/{part.name}", storage.read(folder, part.name)
     if len(data) != part.size or hashlib.sha256(data).hexdigest() != part.sha256:
         raise CheckpointError(f"{path}: is damaged (size or hash differs)")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise CheckpointError(f"{path}: is not a part ({error})") from None
+    except _NO_ARCHIVE as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CheckpointError(f"{path}: is not a part ({line})") from None
 
 
-def _parse_manifest(path: str, data: bytes) -> Manifest:
-    try:
-        fields = json.loads(data)
-        if fields.get("schema") != SCHEMA:
-            raise CheckpointError(
-                f"{path}: has schema {fields.get('schema')!r}; this version reads "
-                f"{SCHEMA}"
-            )
-        parts = tuple(_parse_part(part) for part in fields["parts"])
-        return Manifest(
-            outer_step=int(fields["outer_step"]),
-            digest=str(fields["digest"]),
-            totals={str(k): float(v) for k, v in fields["totals"].items()},
-            driver=_parse_part(fields["driver"]),
-            parts=parts,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: is not a manifest ({error})") from None
-
-
-def _parse_part(fields: dict[str, Any]) -> Part:
-    name = str(fields["name"])
-    if "/" in name or name.startswith("."):
-        raise ValueError(f"part name {name!r}")
-    blocks = tuple(int(index) for index in fields["blocks"])
-    return Part(name, str(fields["sha256"]), int(fields["size"]), blocks)
+def _by_block(path: str, part: Part, arrays: Arrays) -> dict[int, Arrays]:
+    """Groups a part's arrays by the block that their names begin with."""
+    blocks: dict[int, Arrays] = {index: {} for index in part.blocks}
+    for name, array in arrays.items():
+        index, slash, leaf = name.partition("/")
+        if not (slash and index.isdecimal() and int(index) in blocks):
+            raise CheckpointError(f"{path}: is not a part (array {name!r})")
+        blocks[int(index)][leaf] = array
+    return blocks

@@ -1,8 +1,8 @@
 """The driver: theta, the optimiser's state, and the way from one phase to the next."""
 
-import dataclasses
+import functools
+import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,71 +11,34 @@ import numpy as np
 from pes_cluster import outer
 from pes_cluster.cluster.checkpoint import (
     Checkpoint,
-    CheckpointError,
     CheckpointStore,
-    Manifest,
+    OtherRunError,
+    check_fit,
     write_part,
 )
-from pes_cluster.cluster.divergence import Watch
 from pes_cluster.cluster.engine import Engine, Measured
+from pes_cluster.cluster.events import Event, Field
 from pes_cluster.cluster.leaves import LeavesError, from_arrays, to_arrays
+from pes_cluster.cluster.ledger import Ledger
+from pes_cluster.cluster.manifest import MANIFEST, Manifest, Part
 from pes_cluster.cluster.phases import (
+    Attempt,
     Ended,
     Phase,
     Running,
     Saving,
     Starting,
-    Status,
+    after_loss,
+    after_refused_save,
     after_step,
+    checkpoint_due,
 )
+from pes_cluster.cluster.plan import Outcome, Plan
 from pes_cluster.cluster.pool import Lost
+from pes_cluster.cluster.storage import CheckpointError
 from pes_cluster.core.task import Theta
-from pes_cluster.metrics.record import StepRecord
-from pes_cluster.outer import OuterState
 
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What the driver is to do.
-
-    Attributes:
-        outer_steps: Updates asked for.
-        checkpoint_every: Updates between checkpoints.
-        digest: Of the configuration that determines the result.
-        on_record: Called for every outer step, in order.
-        should_stop: Asked at every step boundary.
-        staleness: By how many updates the windows' theta is behind.
-        watch: What is to be thought of diverged pairs.
-    """
-
-    outer_steps: int
-    checkpoint_every: int
-    digest: str
-    on_record: Callable[[StepRecord], None]
-    should_stop: Callable[[], bool] = lambda: False
-    staleness: int = 0
-    watch: Watch = Watch()
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        status: finished, stopped (asked to, resumable) or failed.
-        theta: As numpy.
-        outer_step: Updates done.
-        inner_steps: Inner steps charged, all particles counted.
-        wall_seconds: Over all sittings.
-        error: Why it failed, one line.
-    """
-
-    status: Status
-    theta: Theta
-    outer_step: int
-    inner_steps: int
-    wall_seconds: float
-    error: str | None
+_log = logging.getLogger(__name__)
 
 
 class Driver:
@@ -90,130 +53,201 @@ class Driver:
         theta: Theta,
     ) -> None:
         self._plan, self._engine, self._store = plan, engine, store
-        self._state: OuterState = outer.start(optimizer, theta, plan.staleness)
+        self._first = functools.partial(outer.start, optimizer, theta, plan.staleness)
+        self._state = self._first()
         self._watch = plan.watch
-        self._inner_steps = 0
-        self._seconds_before = 0.0
-        self._began = time.monotonic()
+        self._ledger = Ledger()
+        self._outer_step = 0
+        self._attempt = Attempt(time.monotonic())
+        self._falls = 0  # Since the last durable checkpoint.
 
-    def run(self, checkpoint: Checkpoint | None = None) -> Outcome:
-        """Goes from phase to phase until the run has ended."""
+    def run(self) -> Outcome:
+        """Goes from phase to phase, from the newest checkpoint, until the run ends."""
         phase: Phase = Starting()
         while not isinstance(phase, Ended):
-            phase = self._next(phase, checkpoint)
+            phase = self._next(phase)
+        self._tell(phase.status, **({"reason": phase.error} if phase.error else {}))
         return Outcome(
             status=phase.status,
             theta=jax.tree.map(np.asarray, self._state.theta),
             outer_step=phase.outer_step,
-            inner_steps=self._inner_steps,
-            wall_seconds=self._seconds(),
+            inner_steps=self._ledger.inner_steps,
+            wall_seconds=self._ledger.seconds(),
             error=phase.error,
+            resumable=phase.resumable,
         )
 
-    def _next(self, phase: Phase, checkpoint: Checkpoint | None) -> Phase:
+    def _next(self, phase: Phase) -> Phase:
         match phase:
             case Starting():
-                return self._start(checkpoint)
+                return self._start(phase)
             case Running(outer_step):
                 return self._step(outer_step)
-            case Saving(outer_step, then):
-                return self._save(outer_step, then)
+            case Saving():
+                return self._save(phase)
             case Ended():
                 return phase
 
-    def _start(self, checkpoint: Checkpoint | None) -> Phase:
-        done = 0
-        if checkpoint is not None:
-            manifest = checkpoint.manifest
-            done = manifest.outer_step
-            self._inner_steps = int(manifest.totals["inner_steps"])
-            self._seconds_before = manifest.totals["wall_seconds"]
+    def _start(self, phase: Starting) -> Phase:
         try:
-            if checkpoint is not None:
-                self._state = from_arrays(self._state, checkpoint.driver)
+            checkpoint, refused = self._store.latest(self._check)
+        except OtherRunError as error:
+            return Ended("failed", self._outer_step, str(error))
+        except CheckpointError as error:
+            return Ended("failed", self._outer_step, str(error), resumable=True)
+        if refused and checkpoint is None:
+            return Ended("failed", self._outer_step, f"{refused[0]}; there is no other")
+        for reason in refused:
+            _log.warning("%s; an older checkpoint is used", reason)
+        done = checkpoint.manifest.outer_step if checkpoint else 0
+        try:
             lost = self._engine.restore(checkpoint.blocks if checkpoint else None, done)
         except LeavesError as error:
-            where = self._store.folder(done)
+            where = f"{self._store.folder(done)}/{MANIFEST}"
             return Ended("failed", done, f"{where}: cannot be continued: {error}")
         if lost is not None:
-            return Ended("failed", done, f"no shards to start with: {lost.reason}")
+            return self._after_loss(lost, done)
+        self._go_on_from(checkpoint, phase.fell_back)
         if done >= self._plan.outer_steps:
             return Ended("finished", done)
         return Running(done)
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        """Refuses a checkpoint that is whole, but not this run's."""
+        if checkpoint.manifest.digest != self._plan.digest:
+            raise OtherRunError(
+                f"{checkpoint.folder}: is of another run, or of another version's; "
+                "choose another checkpoint.path"
+            )
+        check_fit(checkpoint, self._first(), self._plan.block)
+
+    def _go_on_from(self, checkpoint: Checkpoint | None, fell_back: str | None) -> None:
+        """Takes theta and the totals as they were, and says where the run goes on."""
+        before, records = self._outer_step, ()
+        totals: dict[str, float] = {}
+        self._outer_step, self._state = 0, self._first()
+        if checkpoint is not None:
+            manifest = checkpoint.manifest
+            totals, records = manifest.totals, manifest.records
+            self._outer_step = manifest.outer_step
+            self._state = from_arrays(self._state, checkpoint.driver)
+        self._watch = self._plan.watch
+        self._plan.on_rewind(self._outer_step, records)
+        if fell_back is not None:
+            self._ledger.rewind(totals)
+            _log.warning("%s; back to outer step %d", fell_back, self._outer_step)
+            dropped = before - self._outer_step
+            self._tell("fell_back", reason=fell_back, dropped=dropped)
+        elif checkpoint is not None:
+            self._ledger.resume(totals)
+            _log.info("continuing after outer step %d", self._outer_step)
+            self._tell("resumed", shards=self._engine.shards)
+        else:
+            self._tell("started", shards=self._engine.shards)
 
     def _step(self, outer_step: int) -> Phase:
         plan = self._plan
         border = (outer_step // plan.checkpoint_every + 1) * plan.checkpoint_every
         limit = min(border, plan.outer_steps) - outer_step
         advanced = self._engine.advance(self._state, outer_step, limit)
+        self._relay()
         if isinstance(advanced, Lost):
-            return Ended("failed", outer_step, self._lost(advanced, outer_step))
+            return self._after_loss(advanced, outer_step)
         self._state, seen = advanced
-        failure = self._diverged(outer_step, seen)
-        for measurement in seen:
-            outer_step += 1
-            plan.on_record(self._record(measurement, outer_step))
+        for one in seen:
+            self._outer_step += 1
+            shards = self._engine.shards
+            plan.on_record(self._ledger.record(self._outer_step, one, shards))
         return after_step(
-            outer_step,
+            self._outer_step,
             plan.outer_steps,
-            plan.checkpoint_every,
+            self._checkpoint_due(),
             plan.should_stop(),
-            failure,
+            self._diverged(outer_step, seen),
         )
-
-    def _save(self, outer_step: int, then: Running | Ended) -> Phase:
-        folder = self._store.folder(outer_step)
-        try:
-            parts = self._engine.save(folder)
-            if isinstance(parts, Lost):
-                return Ended("failed", outer_step, self._lost(parts, outer_step))
-            driver = write_part(folder, "driver", to_arrays(self._state))
-            totals = {
-                "inner_steps": float(self._inner_steps),
-                "wall_seconds": self._seconds(),
-            }
-            manifest = Manifest(
-                outer_step, self._plan.digest, totals, driver, tuple(parts)
-            )
-            self._store.commit(manifest)
-        except CheckpointError as error:
-            return Ended("failed", outer_step, str(error))
-        return then
-
-    def _record(self, seen: Measured, outer_step: int) -> StepRecord:
-        self._inner_steps += seen.inner_steps
-        return StepRecord(
-            outer_step=outer_step,
-            inner_steps=self._inner_steps,
-            wall_seconds=self._seconds(),
-            loss=seen.loss,
-            eval_loss=seen.eval_loss,
-            gradient_norm=seen.gradient_norm,
-            particles=seen.particles,
-            extra=seen.extra | {"shards": self._engine.shards},
-        )
-
-    def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._began
 
     def _diverged(self, outer_step: int, seen: list[Measured]) -> str | None:
+        """Why steps that followed `outer_step` are the last, if they are."""
         for step, one in enumerate(seen, start=outer_step + 1):
             self._watch = self._watch.after(step, one.diverged)
             failure = self._watch.failure(step, one.diverged, one.pairs)
             if failure is not None:
                 return failure
-        leaves: list[Any] = jax.tree.leaves(self._state.theta)
-        if all(np.all(np.isfinite(np.asarray(leaf))) for leaf in leaves):
-            return None
-        # In fused steps the first estimate that was not finite tells which it was.
-        norms = [one.gradient_norm for one in seen]
-        bad = [i for i, norm in enumerate(norms) if norm and not np.isfinite(norm)]
-        since = outer_step + 1 + (bad[0] if bad else len(seen) - 1)
-        return (
-            f"theta is not finite since outer step {since}; lower "
-            "outer.optimizer.learning_rate, or set outer.optimizer.clip_norm"
+        return not_finite(self._state.theta, outer_step, seen)
+
+    def _checkpoint_due(self) -> bool:
+        return checkpoint_due(
+            self._outer_step,
+            self._plan.checkpoint_every,
+            self._plan.checkpoint_minutes,
+            self._attempt,
+            time.monotonic(),
+            self._engine.notice(),
         )
 
-    def _lost(self, lost: Lost, outer_step: int) -> str:
-        where = f"shard {lost.shard} at outer step {outer_step + 1}: {lost.reason}"
-        return where if lost.user_error else f"{where}; `pes resume` continues the run"
+    def _after_loss(self, lost: Lost, outer_step: int) -> Phase:
+        phase = after_loss(lost, outer_step, self._falls)
+        if isinstance(phase, Starting):
+            self._falls += 1
+        return phase
+
+    def _save(self, saving: Saving) -> Phase:
+        began, notice = time.monotonic(), self._engine.notice()
+        try:
+            parts = self._engine.save(self._store.folder(saving.outer_step))
+            self._relay()
+            if isinstance(parts, Lost):
+                return self._after_loss(parts, saving.outer_step)
+            size = self._commit(saving.outer_step, parts)
+        except CheckpointError as error:
+            self._attempt = Attempt(time.monotonic(), written=False, notice=notice)
+            self._store.discard(saving.outer_step)
+            _log.warning("checkpoint failed: %s", error)
+            self._tell("checkpoint_failed", reason=str(error))
+            return after_refused_save(saving, str(error))
+        self._attempt = Attempt(time.monotonic(), notice=notice)
+        self._falls = 0
+        seconds = round(self._attempt.time - began, 4)
+        self._tell("checkpoint", seconds=seconds, bytes=size)
+        return saving.then
+
+    def _commit(self, outer_step: int, parts: list[Part]) -> int:
+        """Makes the parts a checkpoint; returns its size in bytes."""
+        folder = self._store.folder(outer_step)
+        driver = write_part(folder, "driver", to_arrays(self._state))
+        manifest = Manifest(
+            outer_step=outer_step,
+            digest=self._plan.digest,
+            totals=self._ledger.totals(),
+            driver=driver,
+            parts=tuple(parts),
+            records=self._plan.settle(),
+        )
+        self._store.commit(manifest)
+        return sum(part.size for part in (driver, *parts))
+
+    def _tell(self, kind: str, **fields: Field) -> None:
+        """Passes on an event of the driver's own, after the shards' that led to it."""
+        self._relay()
+        self._plan.on_event(Event(kind, self._outer_step, fields))
+
+    def _relay(self) -> None:
+        """Passes on what befell the shards."""
+        for event in self._engine.events():
+            self._ledger.count(event)
+            self._plan.on_event(event)
+
+
+def not_finite(theta: Theta, outer_step: int, seen: list[Measured]) -> str | None:
+    """Says since when theta is not finite, after steps that followed `outer_step`."""
+    leaves: list[Any] = jax.tree.leaves(theta)
+    if all(np.all(np.isfinite(np.asarray(leaf))) for leaf in leaves):
+        return None
+    # In fused steps the first estimate that was not finite tells which it was.
+    norms = [one.gradient_norm for one in seen]
+    bad = [i for i, norm in enumerate(norms) if norm and not np.isfinite(norm)]
+    since = outer_step + 1 + (bad[0] if bad else len(seen) - 1)
+    return (
+        f"theta is not finite since outer step {since}; lower "
+        "outer.optimizer.learning_rate, or set outer.optimizer.clip_norm"
+    )

@@ -9,7 +9,7 @@ scaled                  particles, shards
 refused                 command, reason
 checkpoint              seconds, bytes
 checkpoint_failed       reason
-fell_back               reason: the run went back to its newest durable checkpoint
+fell_back               reason, dropped: back to the newest durable checkpoint
 stopped, finished
 failed                  reason
 ```
@@ -30,7 +30,7 @@ class Event:
         kind: One of the words above.
         outer_step: Updates done when it happened.
         fields: What else is to be said of it.
-        time: When, in seconds since 1970.
+        time: When it was noticed, in seconds since 1970; not when it was written.
     """
 
     kind: str

@@ -99,15 +99,24 @@ class CheckpointSettings:
 
     Attributes:
         every: Outer steps between checkpoints; one is also written at the end.
+        every_minutes: One is also due so long after the last; null: by steps alone.
         keep: How many of the newest are kept.
+        path: A folder, or a URL that fsspec knows (s3://, gs://); by default
+            `checkpoints` in the run's directory. It belongs to one run.
     """
 
     every: int = 100
+    every_minutes: float | None = 10.0
     keep: int = 2
+    path: str | None = None
 
     def __post_init__(self) -> None:
         _at_least("every", self.every, 1)
         _at_least("keep", self.keep, 1)
+        if self.every_minutes is not None and not self.every_minutes > 0:
+            raise ValueError(f"every_minutes: {self.every_minutes} must be positive")
+        if self.path == "":
+            raise ValueError("path: empty; name a folder or a URL, or leave it out")
 
 
 def _at_least(field: str, value: float, least: float) -> None:

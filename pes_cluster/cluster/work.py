@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from pes_cluster.core import keys
-from pes_cluster.core.blocks import BlockProgram
+from pes_cluster.core.blocks import BlockProgram, BlockState
 from pes_cluster.core.compile import compiled
 from pes_cluster.core.estimator import Estimator, Learner
 from pes_cluster.core.evaluation import evaluator
@@ -44,6 +44,11 @@ class Work:
             return ()
         theta = self.task.initial_theta(keys.theta_key(self.seed))
         return jax.tree.map(np.asarray, theta)
+
+    def block(self) -> BlockState:
+        """An example of a block: structure, shapes and types, without values."""
+        program, theta = self.program(), self.initial_theta()
+        return jax.eval_shape(lambda theta: program.init(theta, 0), theta)
 
     def episode(self) -> Callable[[Theta, Any], Any]:
         """Returns ``(theta, key) -> loss`` of one full episode, by the objective."""

@@ -1,30 +1,90 @@
-"""`metrics.jsonl`: one JSON object a line, appended as the run goes."""
+"""Files of one JSON object a line, appended as a run goes: metrics and events.
 
+A run does not end because a disk is full: what the disk refuses waits in memory and is
+written, in order, once it can be. Only whole lines are ever left in the file.
+"""
+
+import collections
+import contextlib
 import json
+import logging
+import mmap
 import os
 import pathlib
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from pes_cluster.metrics.record import StepRecord
-
 Line = dict[str, Any]
 
+_log = logging.getLogger(__name__)
 
-class MetricsFile:
-    """Appends records; every line is handed to the system at once.
+
+class LinesFile:
+    """Appends lines; each is handed to the system at once.
+
+    A last line that was cut short by a kill is taken away when the file is opened.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file cannot be opened.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        self._waiting: collections.deque[bytes] = collections.deque()
+        self._cut(_end(path, lambda line: True))
 
-    def append(self, record: StepRecord) -> None:
-        """Writes one line."""
-        self._file.write(record.to_json() + "\n")
-        self._file.flush()
+    def append(self, line: str) -> None:
+        """Writes one line, or keeps it until the disk takes it."""
+        self._waiting.append(line.encode() + b"\n")
+        try:
+            self._write()
+        except OSError as error:
+            if len(self._waiting) == 1:  # Said once, not for every line.
+                _log.warning(
+                    "%s: cannot be written (%s); its lines wait in memory",
+                    self._path,
+                    error.strerror,
+                )
+
+    def settle(self) -> tuple[str, ...]:
+        """Sees the lines to the disk itself; returns those that it refuses."""
+        with contextlib.suppress(OSError):
+            self._write()
+            os.fsync(self._file.fileno())
+        return tuple(line.decode().rstrip("\n") for line in self._waiting)
+
+    def rewind(self, outer_step: int, lines: Sequence[str] = ()) -> None:
+        """Drops the lines of later steps, which will be made again.
+
+        Args:
+            outer_step: The last whose line stays.
+            lines: Of earlier steps, that an earlier sitting could not write; those that
+                are missing are appended.
+
+        Raises:
+            OSError: The file cannot be cut.
+        """
+        self._waiting = collections.deque(
+            line for line in self._waiting if _step(line) <= outer_step
+        )
+        self._cut(_end(self._path, lambda line: 0 <= _step(line) <= outer_step))
+        last = self._last_step()
+        for line in lines:
+            if last < _step(line.encode()) <= outer_step:
+                self.append(line)
+
+    def close(self) -> None:
+        """Writes what waits, and closes.
+
+        Raises:
+            OSError: The disk still refuses some lines.
+        """
+        try:
+            self._write()
+        finally:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -35,38 +95,43 @@ class MetricsFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError) if error else contextlib.nullcontext():
+            self.close()
+
+    def _last_step(self) -> int:
+        if self._waiting:
+            return _step(self._waiting[-1])
+        with _mapped(self._path) as data:
+            return _step(data[data.rfind(b"\n", 0, max(self._size - 1, 0)) + 1 :])
+
+    def _write(self) -> None:
+        while self._waiting:
+            self._write_whole(self._waiting[0])
+            self._waiting.popleft()
+
+    def _write_whole(self, line: bytes) -> None:
+        rest = line
+        try:
+            while rest:  # A disk that is all but full takes a part of a line.
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError:
+            self._cut(self._size)
+            raise
+        self._size += len(line)
+
+    def _cut(self, size: int) -> None:
+        self._file.truncate(size)
+        self._size = size
 
 
 def read(path: pathlib.Path) -> list[Line]:
-    """Returns the records of a run, in order; a torn last line is left out.
+    """Returns the records of a run, in order; what is no record is left out.
 
     Raises:
         OSError: The file cannot be read.
     """
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # Cut short by a kill; the step is made again on resume.
-        if isinstance(record, dict) and "outer_step" in record:
-            records.append(record)
-    return records
-
-
-def drop_after(path: pathlib.Path, outer_step: int) -> None:
-    """Drops the records of steps after `outer_step`, which will be made again.
-
-    The file is rewritten whole or not at all.
-
-    Raises:
-        OSError: The file cannot be rewritten.
-    """
-    if not path.exists():
-        return
-    kept = [record for record in read(path) if record["outer_step"] <= outer_step]
-    replace(path, "".join(json.dumps(record) + "\n" for record in kept))
+    found = (_parsed(line) for line in path.read_bytes().splitlines())
+    return [record for record in found if "outer_step" in record]
 
 
 def replace(path: pathlib.Path, text: str) -> None:
@@ -76,5 +141,46 @@ def replace(path: pathlib.Path, text: str) -> None:
         OSError: The file cannot be written.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _mapped(path: pathlib.Path) -> Iterator[bytes | mmap.mmap]:
+    """A file's bytes, of which only those that are asked for are read."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            yield b""  # Nothing cannot be mapped.
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def _end(path: pathlib.Path, keep: Callable[[bytes], bool]) -> int:
+    """Where the last whole line ends that is to be kept, sought from the end."""
+    with _mapped(path) as data:
+        end = data.rfind(b"\n") + 1
+        while end > 0:
+            start = data.rfind(b"\n", 0, end - 1) + 1
+            if keep(data[start:end]):
+                break
+            end = start
+        return end
+
+
+def _step(line: bytes) -> int:
+    """The outer step that a line is of; -1 where it says none."""
+    step = _parsed(line).get("outer_step")
+    return step if isinstance(step, int) else -1
+
+
+def _parsed(line: bytes) -> Line:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}  # Cut short by a kill; the step is made again on resume.
+    return value if isinstance(value, dict) else {}

@@ -3,18 +3,23 @@
 import errno
 import fcntl
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from typing import Any
 
 import pytest
 
 import pes_cluster
+from pes_cluster import runner
 from pes_cluster.cli import main
+from pes_cluster.config.run_config import load
 from pes_cluster.metrics import jsonl
+from pes_cluster.metrics.record import StepRecord
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOY = str(ROOT / "configs" / "toy_regression" / "pes.yaml")
@@ -166,24 +171,95 @@ def test_a_run_of_another_process_is_left_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["run", *NANO, "run.outer_steps=1", "--run-dir", "a"]) == 0
-    with open("a/lock", "w") as lock:
+    with open("a/lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         capsys.readouterr()
         assert main(["run", *NANO, "run.outer_steps=2", "--run-dir", "a"]) == 2
-    assert "another process" in capsys.readouterr().err
+    assert f"another process (process {os.getpid()} on" in capsys.readouterr().err
     assert _result("a")["outer_steps"] == 1
 
 
-def test_a_full_disk_is_one_line(
+class FullDisk:
+    """Refuses the lines of metrics while it is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = False
+        write = jsonl.LinesFile._write_whole
+
+        def refusing(file: jsonl.LinesFile, line: bytes) -> None:
+            if self.full and file._path.name == "metrics.jsonl":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(file, line)
+
+        monkeypatch.setattr(jsonl.LinesFile, "_write_whole", refusing)
+
+
+def test_a_full_disk_for_a_while_loses_no_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    disk = FullDisk(monkeypatch)
+    config = load(TOY, [*NANO[1:], "run.outer_steps=9"])
 
-    monkeypatch.setattr(jsonl.MetricsFile, "append", full)
-    assert main(["run", *NANO, "--run-dir", "a"]) == 2
+    def fill(record: StepRecord) -> None:
+        disk.full = 2 < record.outer_step < 7
+
+    assert runner.run(config, "a", on_record=fill).status == "finished"
+    assert _steps("a") == list(range(1, 10))
+
+
+def test_a_disk_that_stays_full_is_one_line_and_nothing_is_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = FullDisk(monkeypatch)
+    assert main(["run", *NANO, "run.outer_steps=3", "--run-dir", "a"]) == 0
+    disk.full = True
+    capsys.readouterr()
+    assert main(["run", *NANO, "run.outer_steps=9", "--run-dir", "a"]) == 75
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "pes: a: cannot be written (No space left on device)"
+    assert _steps("a") == [1, 2, 3]
+    disk.full = False
+    # Step 9 is saved, so no step is made again; its line and those before it are there.
+    assert main(["run", *NANO, "run.outer_steps=9", "--run-dir", "a"]) == 0
+    assert _steps("a") == list(range(1, 10))
+    assert main(["run", *NANO, "run.outer_steps=9", "--run-dir", "whole"]) == 0
+    assert _result("a")["theta_sha256"] == _result("whole")["theta_sha256"]
+
+
+def test_what_befell_the_run_is_kept() -> None:
+    assert main(["run", *NANO, "run.outer_steps=5", "--run-dir", "a"]) == 0
+    assert main(["run", *NANO, "run.outer_steps=6", "--run-dir", "a"]) == 0
+    lines = jsonl.read(pathlib.Path("a/events.jsonl"))
+    assert [(line["event"], line["outer_step"]) for line in lines] == [
+        ("started", 0),
+        ("checkpoint", 4),
+        ("checkpoint", 5),
+        ("finished", 5),
+        ("resumed", 5),
+        ("checkpoint", 6),
+        ("finished", 6),
+    ]
+    times = [line["time"] for line in lines]
+    assert times == sorted(times) and abs(times[-1] - time.time()) < 60
+
+
+@pytest.mark.parametrize("path", ["elsewhere", "memory://cli/run"])
+def test_checkpoints_lie_where_the_configuration_says(path: str) -> None:
+    there = ["run.outer_steps=5", f"checkpoint.path={path}", "--run-dir", "a"]
+    assert main(["run", *NANO, *there]) == 0
+    assert not pathlib.Path("a/checkpoints").exists()
+    if path == "elsewhere":  # As seen from the run's directory, wherever one stands.
+        assert pathlib.Path("a/elsewhere/step_00000005/manifest.json").is_file()
+    assert main(["run", *NANO, *there, "run.outer_steps=6"]) == 0
+    assert jsonl.read(pathlib.Path("a/events.jsonl"))[-3]["event"] == "resumed"
+
+
+def test_a_run_killed_at_its_very_beginning_is_begun() -> None:
+    folder = pathlib.Path("a")
+    folder.mkdir()
+    for name in ("lock", ".config.yaml.123"):
+        (folder / name).write_text("")
+    assert main(["run", *NANO, "run.outer_steps=1", "--run-dir", "a"]) == 0
 
 
 @pytest.mark.ray

@@ -1,6 +1,10 @@
 """A method and a task small enough to follow by hand, for tests of everything else."""
 
 import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,9 +13,11 @@ import numpy as np
 
 from pes_cluster import outer
 from pes_cluster.cluster.checkpoint import CheckpointStore
-from pes_cluster.cluster.driver import Driver, Outcome, Plan
+from pes_cluster.cluster.driver import Driver
 from pes_cluster.cluster.engine import Engine, PoolEngine
+from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.local_pool import LocalPool
+from pes_cluster.cluster.plan import Outcome, Plan
 from pes_cluster.cluster.settings import RunSettings
 from pes_cluster.cluster.work import Work
 from pes_cluster.core.blocks import BlockProgram, Report, ScoredSteps
@@ -131,6 +137,15 @@ class Scripted:
         )
 
 
+def reseal(path: pathlib.Path, **changes: Any) -> None:
+    """Changes a manifest so that it is whole: nobody but a reader of it can tell."""
+    fields = json.loads(path.read_text()) | changes
+    del fields["sha256"]
+    text = json.dumps(fields, indent=1)
+    seal = {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+    path.write_text(json.dumps(seal | fields, indent=1))
+
+
 def work(method: Any = None) -> Work:
     return Work(Bowl(), method or Scripted(), 7)
 
@@ -148,23 +163,33 @@ def drive(
     outer_steps: int = 12,
     every: int = 5,
     stop_after: int | None = None,
-    resume: bool = False,
-    staleness: int = 0,
+    on_event: Callable[[Event], None] = lambda event: None,
+    **more: Any,
 ) -> tuple[Outcome, list[StepRecord]]:
-    """Drives an engine over the scripted work, from the newest checkpoint if asked."""
+    """Drives an engine over the scripted work, from the newest checkpoint there is.
+
+    The records are those that stay: what is made again is dropped first.
+    """
     records: list[StepRecord] = []
+
+    def rewind(outer_step: int, lines: tuple[str, ...]) -> None:
+        records[:] = [record for record in records if record.outer_step <= outer_step]
+
     plan = Plan(
         outer_steps=outer_steps,
         checkpoint_every=every,
         digest="scripted",
+        block=work().block(),
         on_record=records.append,
+        on_event=on_event,
+        on_rewind=rewind,
         # A chunk of steps may go a little further.
         should_stop=lambda: stop_after is not None and len(records) >= stop_after,
-        staleness=staleness,
     )
+    plan = dataclasses.replace(plan, **more)
     store = CheckpointStore(str(folder))
     driver = Driver(plan, engine, store, OPTIMIZER, work().initial_theta())
     try:
-        return driver.run(store.latest()[0] if resume else None), records
+        return driver.run(), records
     finally:
         engine.close()

@@ -76,7 +76,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_never_stopped(
     killed = local(method, before)
     with pytest.raises(KeyboardInterrupt):
         drive(_killed_after(killed, 8), tmp_path / "cut")
-    resumed, rest = drive(local(method, after), tmp_path / "cut", resume=True)
+    resumed, rest = drive(local(method, after), tmp_path / "cut")
     assert sha256(resumed.theta) == sha256(whole.theta)
     assert [r.outer_step for r in rest] == list(range(6, 13))
     assert [r.loss for r in rest] == [r.loss for r in records[5:]]
@@ -102,7 +102,7 @@ def test_asked_to_stop_it_stops_at_the_boundary_with_a_checkpoint(
     whole, _ = drive(local(), tmp_path / "whole")
     stopped, records = drive(local(), tmp_path / "cut", stop_after=3)
     assert (stopped.status, stopped.outer_step, len(records)) == ("stopped", 3, 3)
-    resumed, _ = drive(local(), tmp_path / "cut", resume=True)
+    resumed, _ = drive(local(), tmp_path / "cut")
     assert resumed.status == "finished"
     assert sha256(resumed.theta) == sha256(whole.theta)
 
@@ -110,7 +110,7 @@ def test_asked_to_stop_it_stops_at_the_boundary_with_a_checkpoint(
 def test_a_finished_run_is_extended(tmp_path: pathlib.Path) -> None:
     whole, _ = drive(local(), tmp_path / "whole")
     drive(local(), tmp_path / "short", outer_steps=7)
-    longer, _ = drive(local(), tmp_path / "short", resume=True)
+    longer, _ = drive(local(), tmp_path / "short")
     assert sha256(longer.theta) == sha256(whole.theta)
 
 
@@ -131,9 +131,10 @@ def test_a_learner_updates_nothing(tmp_path: pathlib.Path) -> None:
 
 def test_a_real_learner_without_a_task_resumes(tmp_path: pathlib.Path) -> None:
     from pes_cluster.cluster.checkpoint import CheckpointStore
-    from pes_cluster.cluster.driver import Driver, Plan
+    from pes_cluster.cluster.driver import Driver
     from pes_cluster.cluster.engine import PoolEngine
     from pes_cluster.cluster.local_pool import LocalPool
+    from pes_cluster.cluster.plan import Plan
 
     job = Work(None, LeastMeanSquares(), 0)
 
@@ -143,7 +144,7 @@ def test_a_real_learner_without_a_task_resumes(tmp_path: pathlib.Path) -> None:
         store = CheckpointStore(str(folder))
         engine = PoolEngine(LocalPool(job, 2), job, OPTIMIZER, RunSettings())
         driver = Driver(plan, engine, store, OPTIMIZER, job.initial_theta())
-        assert driver.run(store.latest()[0]).status == "finished"
+        assert driver.run().status == "finished"
         return losses
 
     whole = go(tmp_path / "whole", 4)
@@ -160,25 +161,25 @@ def test_blocks_of_another_configuration_are_refused_in_one_line(
     engine = local()
     job = Work(ToyRegression(), PES(20, 10, 0.3), 0)
     engine._pool = type(engine._pool)(job)
-    outcome, _ = drive(engine, tmp_path, resume=True)
+    outcome, _ = drive(engine, tmp_path)
     assert outcome.status == "failed" and outcome.error is not None
     assert str(tmp_path) in outcome.error and "\n" not in outcome.error
 
 
 @pytest.mark.parametrize(
-    "step, stop, failure, expected",
+    "step, due, stop, failure, expected",
     [
-        (3, False, None, Running(3)),
-        (5, False, None, Saving(5, Running(5))),
-        (3, True, None, Saving(3, Ended("stopped", 3))),
-        (12, True, None, Saving(12, Ended("finished", 12))),
-        (5, True, "why", Ended("failed", 5, "why")),
+        (3, False, False, None, Running(3)),
+        (5, True, False, None, Saving(5, Running(5))),
+        (3, False, True, None, Saving(3, Ended("stopped", 3))),
+        (12, False, True, None, Saving(12, Ended("finished", 12))),
+        (5, True, True, "why", Ended("failed", 5, "why")),
     ],
 )
 def test_what_follows_a_step(
-    step: int, stop: bool, failure: str | None, expected: Any
+    step: int, due: bool, stop: bool, failure: str | None, expected: Any
 ) -> None:
-    assert after_step(step, 12, 5, stop, failure) == expected
+    assert after_step(step, 12, due, stop, failure) == expected
 
 
 def test_records_say_what_json_can_say(tmp_path: pathlib.Path) -> None:

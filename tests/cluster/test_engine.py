@@ -76,9 +76,7 @@ def test_a_delayed_run_survives_losses_and_resumes_to_the_same_bits(
     assert sha256(outcome.theta) == sha256(by_hand(24))
     stopped, _ = drive(on_shards(), tmp_path / "b", 24, stop_after=11, staleness=1)
     assert stopped.status == "stopped"
-    resumed, _ = drive(
-        local(None, 2, RUN), tmp_path / "b", 24, resume=True, staleness=1
-    )
+    resumed, _ = drive(local(None, 2, RUN), tmp_path / "b", 24, staleness=1)
     assert sha256(resumed.theta) == sha256(by_hand(24))
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pes_cluster.cluster.checkpoint import CheckpointStore
-from pes_cluster.cluster.driver import Driver, Plan
+from pes_cluster.cluster.driver import Driver
 from pes_cluster.cluster.fused import FusedEngine
+from pes_cluster.cluster.plan import Plan
 from pes_cluster.cluster.settings import RunSettings
 from pes_cluster.cluster.work import Work
 from pes_cluster.core.trees import sha256
@@ -73,7 +74,7 @@ def test_chunks_end_at_checkpoints_so_that_a_resumed_run_has_the_same_bits(
     whole, _ = drive(fused(), tmp_path / "whole")
     cut, records = drive(fused(), tmp_path / "cut", stop_after=4)
     assert (cut.status, cut.outer_step) == ("stopped", 4)
-    resumed, rest = drive(fused(), tmp_path / "cut", resume=True)
+    resumed, rest = drive(fused(), tmp_path / "cut")
     assert rest[0].outer_step == 5
     assert sha256(resumed.theta) == sha256(whole.theta)
 
@@ -81,8 +82,8 @@ def test_chunks_end_at_checkpoints_so_that_a_resumed_run_has_the_same_bits(
 def test_it_takes_over_from_a_pool_and_hands_back(tmp_path: pathlib.Path) -> None:
     whole, _ = drive(local(), tmp_path / "whole")
     drive(local(shards=2), tmp_path / "cut", outer_steps=4)
-    drive(fused(), tmp_path / "cut", outer_steps=8, resume=True)
-    last, _ = drive(local(shards=3), tmp_path / "cut", resume=True)
+    drive(fused(), tmp_path / "cut", outer_steps=8)
+    last, _ = drive(local(shards=3), tmp_path / "cut")
     for name, leaf in whole.theta.items():
         np.testing.assert_allclose(last.theta[name], leaf, rtol=1e-5)
 

@@ -17,10 +17,12 @@ import ray
 
 from pes_cluster import outer
 from pes_cluster.cluster.checkpoint import CheckpointError, CheckpointStore
-from pes_cluster.cluster.driver import Driver, Outcome, Plan
+from pes_cluster.cluster.driver import Driver
 from pes_cluster.cluster.engine import PoolEngine
+from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.failure import Budgets
 from pes_cluster.cluster.local_pool import LocalPool
+from pes_cluster.cluster.plan import Outcome, Plan
 from pes_cluster.cluster.pool import Lost, Pool
 from pes_cluster.cluster.settings import ClusterSettings, PerShard, RunSettings
 from pes_cluster.cluster.work import Work
@@ -58,14 +60,15 @@ def drive(
     pool: Pool,
     folder: Path,
     on_record: Callable[[StepRecord], None] = lambda record: None,
+    on_event: Callable[[Event], None] = lambda event: None,
 ) -> Outcome:
     """Runs, or continues what the folder holds; evaluates and saves every 5 steps."""
     run = RunSettings(outer_steps=STEPS, eval_every=5, eval_episodes=3)
     store = CheckpointStore(str(folder))
-    plan = Plan(STEPS, 5, "digest", on_record)
+    plan = Plan(STEPS, 5, "digest", on_record, on_event=on_event)
     engine = PoolEngine(pool, WORK, ADAM, run)
     driver = Driver(plan, engine, store, ADAM, WORK.initial_theta())
-    return driver.run(store.latest()[0])
+    return driver.run()
 
 
 @functools.cache
@@ -107,9 +110,10 @@ def kill_at(pool: RayPool, step: int) -> Callable[[StepRecord], None]:
 
 
 def test_a_killed_shard_is_rebuilt_to_the_same_bits(tmp_path):
+    told: list[Event] = []
     with ray_pool(2) as pool:
-        outcome = drive(pool, tmp_path, on_record=kill_at(pool, 13))
-        lost, recovered = pool.events()
+        outcome = drive(pool, tmp_path, kill_at(pool, 13), told.append)
+    lost, recovered = (one for one in told if one.kind in ("lost", "recovered"))
     assert outcome.status == "finished", outcome.error
     assert sha256(outcome.theta) == uninterrupted()[0]
     assert (lost.kind, lost.outer_step, lost.fields["shard"]) == ("lost", 13, 1)
