@@ -16,6 +16,7 @@ import hashlib
 import io
 import logging
 import re
+import tokenize
 import uuid
 import zipfile
 import zlib
@@ -43,6 +44,7 @@ _NO_ARCHIVE = (
     SyntaxError,
     TypeError,
     ValueError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )

@@ -1,6 +1,5 @@
 """Checkpoints: what a damaged one says, which one is used, what is deleted when."""
 
-import hashlib
 import json
 import pathlib
 import shutil
@@ -15,7 +14,7 @@ from pes_cluster.cluster.manifest import MANIFEST, Manifest
 from pes_cluster.cluster.storage import CheckpointError
 from pes_cluster.core.trees import sha256
 
-from .scripted import drive, local, reseal
+from .scripted import drive, local, replace_part, reseal
 
 
 @pytest.fixture(scope="module")
@@ -104,20 +103,6 @@ def test_no_pickle_is_read(copy: pathlib.Path) -> None:
     replace_part(path, {"0/.memory": np.array([print], dtype=object)})
     with pytest.raises(CheckpointError, match=f"{path.name}.*not a part"):
         CheckpointStore(str(copy)).read(10)
-
-
-def replace_part(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes other arrays into a part, and seals the manifest over them."""
-    np.savez(path, **arrays)  # type: ignore[arg-type]
-    data = path.read_bytes()
-    mark = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    manifest = path.parent / MANIFEST
-    fields = json.loads(manifest.read_text())
-    parts = [p | mark if p["name"] == path.name else p for p in fields["parts"]]
-    driver = fields["driver"]
-    if driver["name"] == path.name:
-        driver |= mark
-    reseal(manifest, parts=parts, driver=driver)
 
 
 @pytest.mark.parametrize(
