@@ -20,13 +20,20 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from pes_cluster import __version__, compare, runner
+from pes_cluster.cluster.storage import CheckpointError
 from pes_cluster.config import recipes, run_config
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.core.task import TaskError
 from pes_cluster.metrics.progress import reporter
-from pes_cluster.run_directory import DiskError, RunDirectory, RunDirectoryError
+from pes_cluster.run_directory import (
+    DiskError,
+    RunDirectory,
+    RunDirectoryError,
+    fresh,
+)
+from pes_cluster.supervisor import FAILED, RESUMABLE, USAGE, supervise
 
-FAILED, USAGE, RESUMABLE, INTERRUPTED = 1, 2, 75, 130
+INTERRUPTED = 130
 
 # Typer brings a Click of its own and names only this leaf of its wrong uses.
 _UsageError: Any = typer.BadParameter.__base__
@@ -103,6 +110,38 @@ def resume_command(
 ) -> int:
     """Continue the run in a directory from its newest checkpoint."""
     return _run(RunDirectory(run_dir).saved_config(), run_dir)
+
+
+@app.command("supervise")
+def supervise_command(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run_dir: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Where to keep the run; one that is there is continued."),
+    ] = None,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="Allowed without a newer checkpoint.")
+    ] = 10,
+) -> int:
+    """Run a configuration, and start it again when its process dies."""
+    settings = run_config.load(config, overrides or ())
+    directory = RunDirectory(run_dir or fresh(settings.name))
+    store = directory.store(settings)
+
+    def newest() -> int | None:
+        try:
+            return max(store.steps(), default=None)
+        except CheckpointError:
+            return None  # Not known now; a driver that needs it will say so.
+
+    def explained() -> bool:
+        result = directory.read_result() or {}
+        return result.get("status") == "failed" and not result.get("resumable")
+
+    command = [sys.executable, "-m", "pes_cluster", "run", str(config)]
+    command += [*(overrides or ()), "--run-dir", str(directory.path)]
+    return supervise(command, restarts, newest, explained)
 
 
 @app.command("plot")

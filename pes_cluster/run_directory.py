@@ -22,6 +22,7 @@ import socket
 from collections.abc import Iterator
 from typing import IO, Any
 
+from pes_cluster.cluster.checkpoint import CheckpointStore
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.config.run_config import (
     RunConfig,
@@ -91,6 +92,17 @@ class RunDirectory:
             )
         elif self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"{self.path}: is not a directory")
+
+    def store(self, config: RunConfig) -> CheckpointStore:
+        """Returns the store of the run's checkpoints.
+
+        A `checkpoint.path` that is no URL is seen from here: a run is continued from
+        any working directory, and after its directory has been moved.
+        """
+        path = config.checkpoint.path or "checkpoints"
+        if "://" not in path:
+            path = str((self.path / path).absolute())
+        return CheckpointStore(path, config.checkpoint.keep)
 
     @contextlib.contextmanager
     def opened(self, config: RunConfig) -> Iterator[None]:

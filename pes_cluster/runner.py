@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from pes_cluster import plots
-from pes_cluster.cluster.checkpoint import CheckpointStore
 from pes_cluster.cluster.divergence import Watch
 from pes_cluster.cluster.driver import Driver
 from pes_cluster.cluster.engine import Engine, PoolEngine
@@ -181,14 +180,6 @@ def _theta_of(values: Any, example: Theta, directory: RunDirectory) -> Theta:
         raise RunDirectoryError(f"{directory.result}: {one_line(error)}") from error
 
 
-def _store(directory: RunDirectory, config: RunConfig) -> CheckpointStore:
-    """The store that `checkpoint.path` names, as seen from the run's directory."""
-    path = config.checkpoint.path
-    if path is None or "://" not in path:
-        path = str((directory.path / (path or "checkpoints")).absolute())
-    return CheckpointStore(path, config.checkpoint.keep)
-
-
 def _optimizer(config: RunConfig) -> Optimizer:
     return _NO_OUTER if config.outer is None else config.outer.optimizer
 
@@ -242,7 +233,7 @@ def _drive(
             on_rewind=metrics.rewind,
             settle=metrics.settle,
         )
-        store, theta = _store(directory, config), work.initial_theta()
+        store, theta = directory.store(config), work.initial_theta()
         return Driver(plan, engine, store, _optimizer(config), theta).run()
 
 
