@@ -20,6 +20,13 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from pes_cluster import __version__, compare, runner
+from pes_cluster.cluster.control import (
+    Command,
+    CommandError,
+    ControlFolder,
+    Scale,
+    Stop,
+)
 from pes_cluster.cluster.storage import CheckpointError
 from pes_cluster.config import recipes, run_config
 from pes_cluster.config.decode import ConfigError
@@ -57,6 +64,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Override keys; YAML values."),
 ]
+RunDir = Annotated[pathlib.Path, typer.Argument(metavar="RUN_DIR")]
+Wait = Annotated[float, typer.Option(min=0.0, help="Seconds to wait for its answer.")]
 RunDirs = Annotated[list[pathlib.Path], typer.Argument(metavar="RUN_DIR...")]
 
 
@@ -67,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(app(arguments, prog_name="pes", standalone_mode=False) or 0)
     except DiskError as error:
         return _refuse(str(error), RESUMABLE)
-    except (ConfigError, TaskError, RunDirectoryError) as error:
+    except (ConfigError, TaskError, RunDirectoryError, CommandError) as error:
         return _refuse(str(error))
     except _UsageError as error:
         return _refuse(error.format_message())
@@ -105,9 +114,7 @@ def run_command(
 
 
 @app.command("resume")
-def resume_command(
-    run_dir: Annotated[pathlib.Path, typer.Argument(metavar="RUN_DIR")],
-) -> int:
+def resume_command(run_dir: RunDir) -> int:
     """Continue the run in a directory from its newest checkpoint."""
     return _run(RunDirectory(run_dir).saved_config(), run_dir)
 
@@ -142,6 +149,25 @@ def supervise_command(
     command = [sys.executable, "-m", "pes_cluster", "run", str(config)]
     command += [*(overrides or ()), "--run-dir", str(directory.path)]
     return supervise(command, restarts, newest, explained)
+
+
+@app.command("scale")
+def scale_command(
+    run_dir: RunDir,
+    particles: Annotated[
+        int | None, typer.Option(help="Go on with so many; both signs counted.")
+    ] = None,
+    shards: Annotated[int | None, typer.Option(help="Go on with so many.")] = None,
+    wait: Wait = 10.0,
+) -> int:
+    """Change a live run's number of particles or shards."""
+    return _ask(run_dir, Scale(particles, shards), wait)
+
+
+@app.command("stop")
+def stop_command(run_dir: RunDir, wait: Wait = 10.0) -> int:
+    """Stop a live run at its next step, with a checkpoint."""
+    return _ask(run_dir, Stop(), wait)
 
 
 @app.command("plot")
@@ -199,6 +225,29 @@ def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
         case "failed":
             print(f"pes: {result.error}", file=sys.stderr)
             return RESUMABLE if result.resumable else FAILED
+
+
+def _ask(run_dir: pathlib.Path, command: Command, seconds: float) -> int:
+    """Hands a command to a live run, and prints its answer."""
+    directory = RunDirectory(run_dir)
+    directory.saved_config()
+    folder = ControlFolder(directory.control)
+    try:
+        name = folder.ask(command)
+    except OSError as error:
+        raise directory.unwritable(error) from error
+    answer = folder.wait(name, seconds)
+    if answer is None and not directory.is_running() and folder.withdraw(name):
+        return _refuse(f"{_short(run_dir)}: no process is running it now")
+    if answer is None:
+        line = (
+            f"no answer within {seconds:g} s; the run will {command} at its next step"
+        )
+        return _refuse(line, RESUMABLE)
+    if not answer.done:
+        return _refuse(answer.line, FAILED)
+    print(answer.line)
+    return 0
 
 
 def _console() -> Console:

@@ -5,6 +5,7 @@ config.yaml      the configuration in full
 metrics.jsonl    one line for each outer step
 events.jsonl     one line for whatever befell the run; see cluster/events.py
 checkpoints/     see cluster/checkpoint.py
+control/         what the live run is asked for; see cluster/control.py
 plots/*.png
 result.json      there only when the run has ended: status, theta, totals
 lock             held by the process that is running it
@@ -19,6 +20,7 @@ import json
 import os
 import pathlib
 import socket
+import time
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -53,12 +55,21 @@ class RunDirectory:
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
         self.events = self.path / "events.jsonl"
+        self.control = self.path / "control"
         self.plots = self.path / "plots"
         self.result = self.path / "result.json"
 
     def holds_run(self) -> bool:
         """Whether a run was begun here."""
         return self.config.is_file()
+
+    def is_running(self) -> bool:
+        """Whether a process is running the run now."""
+        try:
+            with (self.path / "lock").open() as lock:
+                return not _locked(lock, fcntl.LOCK_SH)
+        except OSError:
+            return False
 
     def saved_config(self) -> RunConfig:
         """Returns the configuration of the run that was begun here.
@@ -213,18 +224,28 @@ def _foreign(path: pathlib.Path) -> bool:
 
 def _take(lock: IO[str], path: pathlib.Path) -> None:
     """Makes the lock ours until it is closed, and writes into it who we are."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read(200).strip() or "unknown"
-        raise RunDirectoryError(
-            f"{path}: is being run by another process ({holder})"
-        ) from error
+    # Somebody may hold it for a moment, to see whether it is held.
+    end = time.monotonic() + 1
+    while not _locked(lock, fcntl.LOCK_EX):
+        if time.monotonic() >= end:
+            lock.seek(0)
+            holder = lock.read(200).strip() or "unknown"
+            raise RunDirectoryError(
+                f"{path}: is being run by another process ({holder})"
+            )
+        time.sleep(0.05)
     with contextlib.suppress(OSError):  # Only said for people; a full disk may refuse.
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
+
+
+def _locked(lock: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _what_differs(saved: RunConfig, asked: RunConfig) -> str:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from pes_cluster import plots
+from pes_cluster.cluster.control import ControlFolder
 from pes_cluster.cluster.divergence import Watch
 from pes_cluster.cluster.driver import Driver
 from pes_cluster.cluster.engine import Engine, PoolEngine
@@ -228,6 +229,7 @@ def _drive(
             staleness=0 if config.outer is None else config.outer.staleness,
             watch=_watch(config),
             should_stop=asked.is_set,
+            commands=ControlFolder(directory.control).take,
             on_record=record,
             on_event=lambda event: events.append(event.to_json()),
             on_rewind=metrics.rewind,

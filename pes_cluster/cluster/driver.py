@@ -16,6 +16,7 @@ from pes_cluster.cluster.checkpoint import (
     check_fit,
     write_part,
 )
+from pes_cluster.cluster.commands import Commands
 from pes_cluster.cluster.engine import Engine, Measured
 from pes_cluster.cluster.events import Event, Field
 from pes_cluster.cluster.leaves import LeavesError, from_arrays, to_arrays
@@ -29,6 +30,7 @@ from pes_cluster.cluster.phases import (
     Saving,
     Starting,
     after_loss,
+    after_lost_scale,
     after_refused_save,
     after_step,
     checkpoint_due,
@@ -57,6 +59,7 @@ class Driver:
         self._state = self._first()
         self._watch = plan.watch
         self._ledger = Ledger()
+        self._commands = Commands(plan.commands, engine, plan.on_event)
         self._outer_step = 0
         self._attempt = Attempt(time.monotonic())
         self._falls = 0  # Since the last durable checkpoint.
@@ -66,6 +69,7 @@ class Driver:
         phase: Phase = Starting()
         while not isinstance(phase, Ended):
             phase = self._next(phase)
+        self._commands.end(self._outer_step, phase.error or f"the run {phase.status}")
         self._tell(phase.status, **({"reason": phase.error} if phase.error else {}))
         return Outcome(
             status=phase.status,
@@ -100,8 +104,12 @@ class Driver:
         for reason in refused:
             _log.warning("%s; an older checkpoint is used", reason)
         done = checkpoint.manifest.outer_step if checkpoint else 0
+        particles = checkpoint.manifest.num_particles if checkpoint else None
+        if particles != self._commands.particles and phase.fell_back is not None:
+            error = f"{phase.fell_back}; the newest checkpoint is from before scaling"
+            return Ended("failed", self._outer_step, error, resumable=True)
         try:
-            lost = self._engine.restore(checkpoint.blocks if checkpoint else None, done)
+            lost = self._restore(checkpoint, particles, done)
         except LeavesError as error:
             where = f"{self._store.folder(done)}/{MANIFEST}"
             return Ended("failed", done, f"{where}: cannot be continued: {error}")
@@ -111,6 +119,18 @@ class Driver:
         if done >= self._plan.outer_steps:
             return Ended("finished", done)
         return Running(done)
+
+    def _restore(
+        self, checkpoint: Checkpoint | None, particles: int | None, done: int
+    ) -> Lost | None:
+        """Hands out the blocks, to the number of particles that they are of."""
+        if particles != self._commands.particles:
+            try:
+                self._engine.scale(particles=particles, shards=None, outer_step=done)
+            except ValueError as error:
+                raise LeavesError(str(error)) from None
+            self._commands.particles = particles
+        return self._engine.restore(checkpoint.blocks if checkpoint else None, done)
 
     def _check(self, checkpoint: Checkpoint) -> None:
         """Refuses a checkpoint that is whole, but not this run's."""
@@ -158,12 +178,17 @@ class Driver:
             self._outer_step += 1
             shards = self._engine.shards
             plan.on_record(self._ledger.record(self._outer_step, one, shards))
+        failure = self._diverged(outer_step, seen)
+        if failure is None and self._outer_step < plan.outer_steps:
+            lost = self._commands.obey(self._outer_step)
+            if lost is not None:
+                return after_lost_scale(lost, self._outer_step)
         return after_step(
             self._outer_step,
             plan.outer_steps,
-            self._checkpoint_due(),
-            plan.should_stop(),
-            self._diverged(outer_step, seen),
+            self._commands.unsaved or self._checkpoint_due(),
+            self._commands.stop or plan.should_stop(),
+            failure,
         )
 
     def _diverged(self, outer_step: int, seen: list[Measured]) -> str | None:
@@ -204,9 +229,12 @@ class Driver:
             self._store.discard(saving.outer_step)
             _log.warning("checkpoint failed: %s", error)
             self._tell("checkpoint_failed", reason=str(error))
+            if isinstance(saving.then, Running):
+                self._commands.keep(f"; no checkpoint holds it yet: {error}")
             return after_refused_save(saving, str(error))
         self._attempt = Attempt(time.monotonic(), notice=notice)
         self._falls = 0
+        self._commands.keep()
         seconds = round(self._attempt.time - began, 4)
         self._tell("checkpoint", seconds=seconds, bytes=size)
         return saving.then
@@ -221,6 +249,7 @@ class Driver:
             totals=self._ledger.totals(),
             driver=driver,
             parts=tuple(parts),
+            num_particles=self._commands.particles,
             records=self._plan.settle(),
         )
         self._store.commit(manifest)

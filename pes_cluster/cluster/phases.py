@@ -142,6 +142,15 @@ def after_loss(lost: Lost, outer_step: int, falls: int) -> Starting | Ended:
     return Ended("failed", outer_step, line, resumable=True)
 
 
+def after_lost_scale(lost: Lost, outer_step: int) -> Ended:
+    """Decides what follows a loss while the run was being scaled.
+
+    Some shards may have changed already; a new driver begins with what was saved.
+    """
+    line = f"shard {lost.shard} while scaling at outer step {outer_step}: {lost.reason}"
+    return Ended("failed", outer_step, line, resumable=not lost.user_error)
+
+
 def after_refused_save(saving: Saving, reason: str) -> Running | Ended:
     """Decides what follows a checkpoint that could not be written.
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from pes_cluster.cluster.control import Asked
 from pes_cluster.cluster.divergence import Watch
 from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.phases import Status
@@ -25,6 +26,7 @@ class Plan:
         watch: What is to be thought of diverged pairs.
         checkpoint_minutes: A checkpoint is also due so long after the last.
         block: An example of a block's leaves; a checkpoint of others is refused.
+        commands: Asked at every step boundary for what the run is to do besides.
         on_event: Called for whatever befalls the run.
         settle: Called before a checkpoint is committed: sees the records to the disk
             and returns those lines that it refuses, which the checkpoint then keeps.
@@ -41,6 +43,7 @@ class Plan:
     watch: Watch = Watch()
     checkpoint_minutes: float | None = None
     block: Any = None
+    commands: Callable[[], list[Asked]] = lambda: []
     on_event: Callable[[Event], None] = lambda event: None
     settle: Callable[[], tuple[str, ...]] = lambda: ()
     on_rewind: Callable[[int, tuple[str, ...]], None] = lambda outer_step, lines: None

@@ -1,0 +1,287 @@
+"""Commands to a live run: understood, carried out, answered, kept by the checkpoint."""
+
+import json
+import pathlib
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from pes_cluster.cluster.checkpoint import CheckpointStore
+from pes_cluster.cluster.control import (
+    Answer,
+    Asked,
+    Command,
+    CommandError,
+    ControlFolder,
+    Scale,
+    Stop,
+    from_json,
+    to_json,
+)
+from pes_cluster.cluster.engine import PoolEngine
+from pes_cluster.cluster.events import Event
+from pes_cluster.cluster.pool import Lost
+from pes_cluster.core.trees import sha256
+
+from .scripted import drive, local
+
+COMMANDS: list[Command] = [Scale(8), Scale(shards=2), Scale(8, 2), Stop()]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_a_command_survives_its_transport(command: Command) -> None:
+    assert from_json(to_json(command)) == command
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "[]",
+        "3",
+        "{}",
+        "null",
+        "[" * 100_000,
+        b"\xff\x00",
+        '{"command": "dance"}',
+        '{"command": []}',
+        '{"command": "scale"}',
+        '{"command": "scale", "particles": "8"}',
+        '{"command": "scale", "particles": true}',
+        '{"command": "scale", "particles": 8.0}',
+        '{"command": "scale", "particles": 0}',
+        '{"command": "scale", "particles": -8}',
+        '{"command": "scale", "shards": 0}',
+        '{"command": "scale", "particles": 8, "hosts": 2}',
+        '{"command": "stop", "particles": 8}',
+    ],
+)
+def test_what_is_no_command_is_refused_in_one_line(text: Any) -> None:
+    with pytest.raises(CommandError) as raised:
+        from_json(text)
+    assert str(raised.value) and "\n" not in str(raised.value)
+
+
+class Elastic:
+    """An engine that takes note of how it is scaled; N in fours, at most 80."""
+
+    def __init__(self, lost: Lost | None = None) -> None:
+        self.calls: list[Any] = []
+        self._lost = lost
+
+    def engine(self) -> PoolEngine:
+        engine = local()
+        restore = engine.restore
+
+        def scale(**asked: Any) -> Lost | None:
+            particles = asked["particles"]
+            if particles is not None and (particles % 4 or particles > 80):
+                raise ValueError(f"num_particles: {particles}\nis not in fours")
+            self.calls.append(asked)
+            return self._lost
+
+        def restoring(*arguments: Any) -> Lost | None:
+            self.calls.append("restore")
+            return restore(*arguments)
+
+        engine.scale, engine.restore = scale, restoring  # type: ignore[method-assign]
+        return engine
+
+
+class Script:
+    """Asks at given steps, and keeps the answers and events."""
+
+    def __init__(self, **commands: Command | CommandError) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.events: list[Event] = []
+        self._left = commands
+        self._step = 0
+
+    def plan(self) -> dict[str, Any]:
+        return {
+            "commands": self._take,
+            "on_event": self.events.append,
+            "on_record": lambda record: setattr(self, "_step", record.outer_step),
+        }
+
+    def _take(self) -> list[Asked]:
+        name = f"after_{self._step}"
+        if name not in self._left:
+            return []
+        answer = lambda given: self.answers.__setitem__(name, given)  # noqa: E731
+        return [Asked(self._left.pop(name), answer)]
+
+    def told(self) -> list[tuple[str, int]]:
+        return [(event.kind, event.outer_step) for event in self.events]
+
+
+def test_scaled_particles_are_durable_before_the_answer(tmp_path: pathlib.Path) -> None:
+    elastic, script = Elastic(), Script(after_7=Scale(40))
+    outcome, _ = drive(elastic.engine(), tmp_path, **script.plan())
+    asked = {"particles": 40, "shards": None, "outer_step": 7}
+    assert elastic.calls == ["restore", asked]
+    assert script.answers["after_7"] == Answer(
+        True, "scaled to particles 40 after outer step 7"
+    )
+    told = script.told()
+    assert told[told.index(("scaled", 7)) + 1] == ("checkpoint", 7)
+    assert outcome.status == "finished"
+    found, _ = CheckpointStore(str(tmp_path)).latest()
+    assert found is not None and found.manifest.num_particles == 40
+
+
+def test_a_scaled_run_is_resumed_with_its_particles(tmp_path: pathlib.Path) -> None:
+    first = Script(after_7=Scale(40))
+    drive(Elastic().engine(), tmp_path, outer_steps=9, **first.plan())
+    elastic = Elastic()
+    outcome, _ = drive(elastic.engine(), tmp_path)
+    scaled = {"particles": 40, "shards": None, "outer_step": 9}
+    assert elastic.calls == [scaled, "restore"] and outcome.status == "finished"
+    found, _ = CheckpointStore(str(tmp_path)).latest()
+    assert found is not None and found.manifest.num_particles == 40
+
+
+def test_a_checkpoint_of_more_particles_than_can_be_had_is_named(
+    tmp_path: pathlib.Path,
+) -> None:
+    drive(Elastic().engine(), tmp_path, **Script(after_7=Scale(40)).plan())
+    outcome, _ = drive(local(), tmp_path, outer_steps=13)
+    assert (outcome.status, outcome.resumable) == ("failed", False)
+    assert outcome.error is not None and "manifest.json" in outcome.error
+
+
+def test_shards_are_scaled_without_a_checkpoint(tmp_path: pathlib.Path) -> None:
+    elastic, script = Elastic(), Script(after_7=Scale(shards=3))
+    drive(elastic.engine(), tmp_path, **script.plan())
+    assert elastic.calls[1] == {"particles": None, "shards": 3, "outer_step": 7}
+    assert script.answers["after_7"].done
+    assert ("scaled", 7) in script.told() and ("checkpoint", 7) not in script.told()
+
+
+@pytest.mark.parametrize("command", [Scale(6), Scale(84), CommandError("not a\none")])
+def test_a_refusal_changes_nothing(
+    tmp_path: pathlib.Path, command: Command | CommandError
+) -> None:
+    plain, _ = drive(local(), tmp_path / "plain")
+    script = Script(after_7=command)
+    outcome, _ = drive(Elastic().engine(), tmp_path / "asked", **script.plan())
+    answer = script.answers["after_7"]
+    assert not answer.done and answer.line and "\n" not in answer.line
+    (refused,) = [event for event in script.events if event.kind == "refused"]
+    assert refused.outer_step == 7 and refused.fields["reason"] == answer.line
+    assert sha256(outcome.theta) == sha256(plain.theta)
+
+
+def test_a_run_that_cannot_be_scaled_says_so(tmp_path: pathlib.Path) -> None:
+    script = Script(after_1=Scale(40))
+    drive(refusing(), tmp_path, **script.plan())
+    assert script.answers["after_1"] == Answer(False, "no")
+
+
+def refusing() -> PoolEngine:
+    engine = local()
+
+    def no(**_: Any) -> Lost | None:
+        raise ValueError("no")
+
+    engine.scale = no  # type: ignore[method-assign]
+    return engine
+
+
+def test_a_shard_lost_while_scaling_ends_the_driver(tmp_path: pathlib.Path) -> None:
+    """Half scaled, only a new one knows where it stands; it does not ask again."""
+    elastic, script = Elastic(Lost(1, "its process died")), Script(after_7=Scale(40))
+    outcome, _ = drive(elastic.engine(), tmp_path, **script.plan())
+    assert (outcome.status, outcome.resumable, outcome.outer_step) == (
+        "failed",
+        True,
+        7,
+    )
+    assert not script.answers["after_7"].done
+    resumed, _ = drive(local(), tmp_path)
+    assert resumed.status == "finished"
+
+
+def test_stop_is_answered_once_the_checkpoint_stands(tmp_path: pathlib.Path) -> None:
+    script = Script(after_7=Stop())
+    outcome, _ = drive(local(), tmp_path, **script.plan())
+    assert (outcome.status, outcome.outer_step) == ("stopped", 7)
+    assert script.answers["after_7"] == Answer(True, "stopped after outer step 7")
+    assert CheckpointStore(str(tmp_path)).steps() == [5, 7]
+
+
+def test_who_asks_too_late_is_told(tmp_path: pathlib.Path) -> None:
+    script = Script(after_12=Scale(40))
+    drive(Elastic().engine(), tmp_path, **script.plan())
+    assert script.answers["after_12"] == Answer(False, "the run finished")
+
+
+def test_a_folder_carries_commands_and_answers(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "control"
+    client, driver = ControlFolder(folder), ControlFolder(folder)
+    assert driver.take() == []
+    first, second = client.ask(Scale(8)), client.ask(Stop())
+    asked = driver.take()
+    assert [one.command for one in asked] == [Scale(8), Stop()]
+    assert client.wait(first, 0) is None
+    asked[0].answer(Answer(True, "done"))
+    assert client.wait(first, 1) == Answer(True, "done")
+    assert [one.command for one in driver.take()] == [Stop()]
+    assert client.withdraw(second) and not client.withdraw(first)
+    assert driver.take() == [] and list(folder.iterdir()) == []
+
+
+def test_a_command_that_was_not_answered_waits_for_the_next_driver(
+    tmp_path: pathlib.Path,
+) -> None:
+    folder = tmp_path / "control"
+    name = ControlFolder(folder).ask(Scale(8))
+    ControlFolder(folder).take()  # Killed before it answers.
+    (asked,) = ControlFolder(folder).take()
+    asked.answer(Answer(False, "no"))
+    assert ControlFolder(folder).wait(name, 0) == Answer(False, "no")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"command": "dance"}', None])
+def test_a_file_that_is_no_command_is_answered_once(
+    tmp_path: pathlib.Path, content: bytes | None
+) -> None:
+    folder = tmp_path / "control"
+    folder.mkdir()
+    path = folder / "command_000001_odd.json"
+    path.mkdir() if content is None else path.write_bytes(content)
+    driver = ControlFolder(folder)
+    (asked,) = driver.take()
+    assert isinstance(asked.command, CommandError)
+    asked.answer(Answer(False, str(asked.command)))
+    assert driver.take() == []
+    assert not json.loads((folder / "answer_000001_odd.json").read_text())["done"]
+
+
+def test_scratch_files_are_no_commands(tmp_path: pathlib.Path) -> None:
+    (tmp_path / ".command_000001_a.json.123").write_text(to_json(Stop()))
+    assert ControlFolder(tmp_path).take() == []
+
+
+def test_many_ask_at_once(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "control"
+    answers: list[Answer | None] = []
+
+    def client() -> None:
+        one = ControlFolder(folder)
+        answers.append(one.wait(one.ask(Scale(8)), 20))
+
+    clients = [threading.Thread(target=client) for _ in range(8)]
+    for thread in clients:
+        thread.start()
+    driver, deadline = ControlFolder(folder), time.monotonic() + 20
+    while len(answers) < 8 and time.monotonic() < deadline:
+        for asked in driver.take():
+            asked.answer(Answer(True, "done"))
+        time.sleep(0.01)
+    for thread in clients:
+        thread.join(20)
+    assert answers == [Answer(True, "done")] * 8
