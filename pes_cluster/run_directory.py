@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from pes_cluster.cluster.checkpoint import CheckpointStore
+from pes_cluster.cluster.storage import CheckpointError
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.config.run_config import (
     RunConfig,
@@ -109,11 +110,17 @@ class RunDirectory:
 
         A `checkpoint.path` that is no URL is seen from here: a run is continued from
         any working directory, and after its directory has been moved.
+
+        Raises:
+            ConfigError: It is a URL that fsspec does not know.
         """
         path = config.checkpoint.path or "checkpoints"
         if "://" not in path:
             path = str((self.path / path).absolute())
-        return CheckpointStore(path, config.checkpoint.keep)
+        try:
+            return CheckpointStore(path, config.checkpoint.keep)
+        except CheckpointError as error:
+            raise ConfigError(f"checkpoint.path: {error}") from error
 
     @contextlib.contextmanager
     def opened(self, config: RunConfig) -> Iterator[None]:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from pes_cluster import plots
+from pes_cluster.cluster.checkpoint import CheckpointStore
 from pes_cluster.cluster.control import ControlFolder
 from pes_cluster.cluster.divergence import Watch
 from pes_cluster.cluster.driver import Driver
@@ -100,6 +101,7 @@ def run(
     theta = _checked_theta(work)
     directory = RunDirectory(fresh(config.name) if run_dir is None else run_dir)
     directory.check(config)
+    store = directory.store(config)
     ended = _already_finished(directory, config, theta)
     if ended is not None:
         _log.info("%s: the run is finished; nothing to do", directory.path)
@@ -110,7 +112,7 @@ def run(
         contextlib.closing(_engine(config, work)) as engine,
         directory.opened(config),
     ):
-        outcome = _drive(config, directory, engine, work, on_record, asked)
+        outcome = _drive(config, directory, store, engine, work, on_record, asked)
         return _finish(directory, config, outcome, asked)
 
 
@@ -206,6 +208,7 @@ def _engine(config: RunConfig, work: Work) -> Engine:
 def _drive(
     config: RunConfig,
     directory: RunDirectory,
+    store: CheckpointStore,
     engine: Engine,
     work: Work,
     on_record: Callable[[StepRecord], None],
@@ -235,7 +238,7 @@ def _drive(
             on_rewind=metrics.rewind,
             settle=metrics.settle,
         )
-        store, theta = directory.store(config), work.initial_theta()
+        theta = work.initial_theta()
         return Driver(plan, engine, store, _optimizer(config), theta).run()
 
 

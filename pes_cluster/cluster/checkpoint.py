@@ -29,7 +29,7 @@ from pes_cluster.cluster import manifest as manifests
 from pes_cluster.cluster import storage
 from pes_cluster.cluster.leaves import Arrays, LeavesError, from_arrays
 from pes_cluster.cluster.manifest import MANIFEST, Manifest, Part
-from pes_cluster.cluster.storage import CheckpointError
+from pes_cluster.cluster.storage import CheckpointError, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -119,9 +119,14 @@ def check_fit(checkpoint: Checkpoint, driver: Any, block: Any) -> None:
 
 
 class CheckpointStore:
-    """The checkpoints of one run, in a path or under any URL that fsspec knows."""
+    """The checkpoints of one run, in a path or under any URL that fsspec knows.
+
+    Raises:
+        CheckpointError: fsspec does not know it.
+    """
 
     def __init__(self, url: str, keep: int = 2) -> None:
+        storage.check(url)
         self.url, self.keep = url.rstrip("/"), keep
         self._refused: set[int] = set()
 
@@ -159,24 +164,32 @@ class CheckpointStore:
     ) -> tuple[Checkpoint | None, list[str]]:
         """Returns the newest checkpoint that reads whole, and why newer ones do not.
 
+        Where there is none yet, one can at least be written.
+
         Args:
             check: Raises CheckpointError for one that is whole but cannot be used.
 
         Raises:
-            CheckpointError: It cannot be known which there are.
+            CheckpointError: It cannot be known which there are, or none is left to use
+                and it may be only the store that failed.
             OtherRunError: Where `check` says so.
         """
-        refused = []
+        refused: list[CheckpointError] = []
         for step in reversed(self.steps()):
             try:
                 checkpoint = self.read(step)
                 check(checkpoint)
             except CheckpointError as error:
-                refused.append(str(error))
+                refused.append(error)
                 self._refused.add(step)
             else:
-                return checkpoint, refused
-        return None, refused
+                return checkpoint, [str(error) for error in refused]
+        for error in refused:
+            if isinstance(error, StoreError):
+                raise error
+        if not refused:
+            storage.probe(self.url)  # Before hours are spent that nothing can save.
+        return None, [str(error) for error in refused]
 
     def read(self, outer_step: int) -> Checkpoint:
         """Reads a checkpoint whole.

@@ -17,6 +17,10 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be written or must not be read; one line with a file."""
 
 
+class StoreError(CheckpointError):
+    """A store that does not do what it should; later, it may."""
+
+
 def write(folder: str, name: str, data: bytes) -> None:
     """Writes a file whole or not at all, and to the disk before it returns.
 
@@ -82,6 +86,26 @@ def remove(folder: str, name: str | None = None) -> None:
         files.rm(path, recursive=name is None)
 
 
+def check(url: str) -> None:
+    """Refuses a URL of a protocol that fsspec does not know, or lacks a package for.
+
+    Raises:
+        CheckpointError: One line that names the URL.
+    """
+    _opened(url)
+
+
+def probe(folder: str) -> None:
+    """Writes a small file and deletes it.
+
+    Raises:
+        CheckpointError: The folder cannot be written.
+    """
+    name = f"probe_{uuid.uuid4().hex[:8]}"
+    write(folder, name, b"")
+    remove(folder, name)
+
+
 def _opened(url: str) -> tuple[Any, str]:
     with _refusals(url, "opened"):
         return fsspec.core.url_to_fs(url)
@@ -94,11 +118,14 @@ def _refusals(path: str, done: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path}: cannot be {done} (not there)") from None
+    except (ImportError, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: cannot be {done} ({line})") from None
     except Exception as error:
         # The libraries behind fsspec raise errors of their own, of no common base.
         line = getattr(error, "strerror", None) or str(error) or type(error).__name__
         line = " ".join(line.split())
-        raise CheckpointError(f"{path}: cannot be {done} ({line})") from None
+        raise StoreError(f"{path}: cannot be {done} ({line})") from None
 
 
 def _write_locally(root: str, name: str, data: bytes) -> None:

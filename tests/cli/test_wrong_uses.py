@@ -77,6 +77,13 @@ USES = {
         ["run", TOY, "outer.optimizer.learning_rate=-1"],
         "outer.optimizer.learning_rate: -1.0 must be positive",
     ),
+    "unknown store": (["run", TOY, "checkpoint.path=no://x"], "checkpoint.path: no://"),
+    "unknown store, supervised": (
+        ["supervise", TOY, "checkpoint.path=no://x"],
+        "checkpoint.path: no://x: cannot be opened",
+    ),
+    "empty store": (["run", TOY, "checkpoint.path=''"], "checkpoint.path: empty"),
+    "no minutes": (["run", TOY, "checkpoint.every_minutes=0"], "every_minutes: 0"),
     "unknown pool": (["run", TOY, "cluster.pool=rya"], "'ray' or 'local'"),
     "fused on Ray": (["run", TOY, "cluster.pool=ray"], "cluster.fuse"),
     "fused shapes": (

@@ -42,7 +42,17 @@ def test_a_checkpoint_holds_every_block_by_path(written: pathlib.Path) -> None:
     assert ".theta['w']" in found.driver
 
 
-FILES = ("shard_0", "driver", "manifest")
+FILES = ("first part", "driver", "manifest")
+
+
+def named(folder: pathlib.Path, file: str) -> pathlib.Path:
+    """The path of a file of a checkpoint, whatever it is called."""
+    fields = json.loads((folder / MANIFEST).read_text())
+    parts = {"first part": fields["parts"][0], "last part": fields["parts"][-1]}
+    known = parts | {"driver": fields["driver"], "manifest": {"name": MANIFEST}}
+    return folder / known[file]["name"]
+
+
 DAMAGE = {
     "cut short": lambda data: data[: len(data) // 2],
     "empty": lambda data: b"",
@@ -53,16 +63,12 @@ DAMAGE = {
 
 @pytest.mark.parametrize(
     "file, damage",
-    [
-        (file, damage)
-        for file in ("shard_0", "driver", "manifest")
-        for damage in sorted(DAMAGE)
-    ],
+    [(file, damage) for file in FILES for damage in sorted(DAMAGE)],
 )
 def test_a_damaged_file_is_refused_by_name_and_the_one_before_is_used(
     copy: pathlib.Path, file: str, damage: str
 ) -> None:
-    (path,) = (copy / "step_00000010").glob(f"{file}*")
+    path = named(copy / "step_00000010", file)
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     store = CheckpointStore(str(copy))
     with pytest.raises(CheckpointError, match=path.name) as raised:
@@ -74,7 +80,7 @@ def test_a_damaged_file_is_refused_by_name_and_the_one_before_is_used(
 
 
 def test_a_missing_part_is_refused_by_name(copy: pathlib.Path) -> None:
-    (path,) = (copy / "step_00000010").glob("shard_1*")
+    path = named(copy / "step_00000010", "last part")
     path.unlink()
     with pytest.raises(CheckpointError, match=path.name):
         CheckpointStore(str(copy)).read(10)
@@ -99,7 +105,7 @@ def test_the_run_goes_on_from_the_older_one_to_the_same_bits(
 def test_no_pickle_is_read(copy: pathlib.Path) -> None:
     """A part of objects, in a manifest that is consistent with it."""
     folder = copy / "step_00000010"
-    (path,) = folder.glob("shard_0*")
+    path = named(folder, "first part")
     replace_part(path, {"0/.memory": np.array([print], dtype=object)})
     with pytest.raises(CheckpointError, match=f"{path.name}.*not a part"):
         CheckpointStore(str(copy)).read(10)
@@ -152,13 +158,13 @@ LEAVES = {
 }
 
 
-@pytest.mark.parametrize("file, leaf", [("shard_1", "3/.memory"), ("driver", None)])
+@pytest.mark.parametrize("file, leaf", [("last part", "3/.memory"), ("driver", None)])
 @pytest.mark.parametrize("change", LEAVES)
 def test_leaves_of_another_shape_or_type_are_refused_by_file(
     copy: pathlib.Path, file: str, leaf: str | None, change: str
 ) -> None:
     """Whole, but not this configuration's: the checkpoint before it is used."""
-    (path,) = (copy / "step_00000010").glob(f"{file}*")
+    path = named(copy / "step_00000010", file)
     arrays = dict(np.load(path))
     name = leaf or next(name for name in arrays if arrays[name].ndim == 1)
     replace_part(path, arrays | {name: LEAVES[change](arrays[name])})

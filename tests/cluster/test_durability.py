@@ -152,6 +152,9 @@ def test_a_newer_checkpoint_refills_the_falls(
     assert sha256(outcome.theta) == whole and len(told.of("fell_back")) == 6
 
 
+KINDS = ("driver", "manifest")  # Any other file of a checkpoint holds blocks.
+
+
 class Disk:
     """A disk that refuses writes for a while."""
 
@@ -160,15 +163,16 @@ class Disk:
         write = storage.write
 
         def refusing(folder: str, name: str, data: bytes) -> None:
-            if self.full and name.startswith(self.refuses):
+            kind = name.partition("_")[0].removesuffix(".json")
+            if self.full and (kind if kind in KINDS else "blocks") in self.refuses:
                 raise CheckpointError(f"{folder}/{name}: cannot be written (full)")
             write(folder, name, data)
 
-        self.refuses: tuple[str, ...] = ("shard", "driver", "manifest")
+        self.refuses: tuple[str, ...] = ("blocks", *KINDS)
         monkeypatch.setattr(storage, "write", refusing)
 
 
-@pytest.mark.parametrize("refused", ["shard", "driver", "manifest"])
+@pytest.mark.parametrize("refused", ["blocks", *KINDS])
 def test_a_checkpoint_that_fails_is_told_and_the_run_goes_on(
     tmp_path: pathlib.Path,
     told: Recorder,
@@ -235,6 +239,28 @@ def test_a_store_that_cannot_be_listed_does_not_begin_anew(
     outcome, records = drive(local(), tmp_path)
     assert (outcome.status, outcome.resumable, records) == ("failed", True, [])
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_store_that_may_come_back_is_no_reason_to_give_up(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive(local(), tmp_path)
+
+    def refused(folder: str, name: str) -> bytes:
+        raise storage.StoreError(f"{folder}/{name}: cannot be read (timed out)")
+
+    monkeypatch.setattr(storage, "read", refused)
+    outcome, records = drive(local(), tmp_path)
+    assert (outcome.status, outcome.resumable, records) == ("failed", True, [])
+
+
+def test_a_path_that_cannot_be_written_is_said_before_the_first_step(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    outcome, records = drive(local(), tmp_path / "file" / "checkpoints")
+    assert (outcome.status, records) == ("failed", [])
+    assert outcome.error is not None and "cannot be written" in outcome.error
 
 
 def test_a_notice_is_answered_by_one_checkpoint(

@@ -90,8 +90,7 @@ def a_loop(rng: random.Random, path: pathlib.Path, other: pathlib.Path) -> None:
 def of_before(rng: random.Random, path: pathlib.Path, other: pathlib.Path) -> None:
     """The file of the same kind of the checkpoint before."""
     kind = path.name.rpartition("_")[0] or path.name
-    (source,) = other.glob(f"{kind}*")
-    shutil.copyfile(source, path)
+    shutil.copyfile(next(other.glob(f"{kind}*")), path)
 
 
 def swapped(rng: random.Random, path: pathlib.Path, other: pathlib.Path) -> None:
