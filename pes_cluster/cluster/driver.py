@@ -143,9 +143,10 @@ class Driver:
 
     def _go_on_from(self, checkpoint: Checkpoint | None, fell_back: str | None) -> None:
         """Takes theta and the totals as they were, and says where the run goes on."""
-        before, records = self._outer_step, ()
-        totals: dict[str, float] = {}
+        before, again = self._outer_step, self._ledger.begun
         self._outer_step, self._state = 0, self._first()
+        totals: dict[str, float] = {}
+        records: tuple[str, ...] = ()
         if checkpoint is not None:
             manifest = checkpoint.manifest
             totals, records = manifest.totals, manifest.records
@@ -153,17 +154,16 @@ class Driver:
             self._state = from_arrays(self._state, checkpoint.driver)
         self._watch = self._plan.watch
         self._plan.on_rewind(self._outer_step, records)
+        self._ledger.go_on_from(totals)
         if fell_back is not None:
-            self._ledger.rewind(totals)
             _log.warning("%s; back to outer step %d", fell_back, self._outer_step)
-            dropped = before - self._outer_step
+            dropped = max(before - self._outer_step, 0)
             self._tell("fell_back", reason=fell_back, dropped=dropped)
-        elif checkpoint is not None:
-            self._ledger.resume(totals)
-            _log.info("continuing after outer step %d", self._outer_step)
-            self._tell("resumed", shards=self._engine.shards)
-        else:
-            self._tell("started", shards=self._engine.shards)
+        if not again:
+            kind = "started" if checkpoint is None else "resumed"
+            if checkpoint is not None:
+                _log.info("continuing after outer step %d", self._outer_step)
+            self._tell(kind, shards=self._engine.shards)
 
     def _step(self, outer_step: int) -> Phase:
         plan = self._plan

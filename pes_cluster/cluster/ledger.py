@@ -12,24 +12,26 @@ class Ledger:
 
     Inner steps belong to theta: a run that goes back has them charged again. Time and
     losses do not go back.
+
+    Attributes:
+        inner_steps: Charged so far.
+        begun: Whether this sitting has begun to make steps.
     """
 
     def __init__(self) -> None:
-        self.inner_steps = 0
+        self.inner_steps, self.begun = 0, False
         self._recovered = self._replayed = 0
         self._seconds_before = 0.0
         self._began = time.monotonic()
 
-    def resume(self, totals: dict[str, float]) -> None:
-        """Takes over from an earlier sitting."""
-        self.rewind(totals)
-        self._recovered = int(totals["recovered"])
-        self._replayed = int(totals["replayed"])
-        self._seconds_before = totals["wall_seconds"]
-
-    def rewind(self, totals: dict[str, float]) -> None:
-        """Goes back to a checkpoint of this sitting; to the beginning, without any."""
+    def go_on_from(self, totals: dict[str, float]) -> None:
+        """Goes back to a checkpoint's totals; the first time, another sitting's."""
         self.inner_steps = int(totals.get("inner_steps", 0))
+        if not self.begun:
+            self._recovered += int(totals.get("recovered", 0))
+            self._replayed += int(totals.get("replayed", 0))
+            self._seconds_before = totals.get("wall_seconds", 0.0)
+        self.begun = True
 
     def count(self, event: Event) -> None:
         """Takes note of what befell the shards."""
@@ -57,7 +59,7 @@ class Ledger:
         )
 
     def totals(self) -> dict[str, float]:
-        """What a checkpoint keeps; `resume` takes it back."""
+        """What a checkpoint keeps; `go_on_from` takes it back."""
         return {
             "inner_steps": float(self.inner_steps),
             "recovered": float(self._recovered),

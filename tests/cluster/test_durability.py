@@ -136,6 +136,18 @@ def test_a_loss_while_saving_or_starting_falls_back_too(
     assert sha256(outcome.theta) == whole and len(told.of("fell_back")) == 1
 
 
+def test_a_start_that_had_to_be_repeated_takes_over_all_the_same(
+    tmp_path: pathlib.Path, told: Recorder
+) -> None:
+    back = Event("recovered", 2, {"shard": 1, "replayed": 7})
+    drive(telling(events=[[back]]), tmp_path, outer_steps=5)
+    engine = losing(1, method="restore")
+    _, records = drive(engine, tmp_path, outer_steps=6, on_event=told)
+    assert told.kinds()[:2] == ["fell_back", "resumed"]
+    assert told.events[0].fields["dropped"] == 0
+    assert records[-1].extra["replayed"] == 7
+
+
 def test_it_does_not_fall_back_for_ever(tmp_path: pathlib.Path, told: Recorder) -> None:
     outcome, _ = drive(losing(*range(8, 99)), tmp_path, on_event=told)
     assert (outcome.status, outcome.resumable) == ("failed", True)
