@@ -266,18 +266,23 @@ def _finish(
         resumable=outcome.resumable,
         stopped_by=asked.signal if outcome.status == "stopped" else None,
     )
-    if records:
-        try:
-            plots.curves(records, config.name, directory.plots / "loss.png")
-        except OSError as error:
-            raise directory.unwritable(error) from error
     fields = {
         field.name: getattr(result, field.name)
         for field in dataclasses.fields(Result)
         if field.name != "run_dir"
     }
     directory.write_result(fields | {"theta": _theta_fields(result.theta)})
+    if records:
+        _draw(records, config, directory.plots / "loss.png")
     return result
+
+
+def _draw(records: list[jsonl.Line], config: RunConfig, chart: pathlib.Path) -> None:
+    try:
+        plots.curves(records, config.name, chart)
+    except OSError as error:  # `pes plot` draws it when there is room.
+        chart.unlink(missing_ok=True)
+        _log.warning("%s: cannot be written (%s)", chart, error.strerror)
 
 
 class _Asked:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import pes_cluster
-from pes_cluster import runner
+from pes_cluster import plots, runner
 from pes_cluster.cli import main
 from pes_cluster.config.run_config import load
 from pes_cluster.metrics import jsonl
@@ -224,6 +224,22 @@ def test_a_disk_that_stays_full_is_one_line_and_nothing_is_lost(
     assert _steps("a") == list(range(1, 10))
     assert main(["run", *NANO, "run.outer_steps=9", "--run-dir", "whole"]) == 0
     assert _result("a")["theta_sha256"] == _result("whole")["theta_sha256"]
+
+
+def test_a_chart_for_which_there_is_no_room_fails_no_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(records: object, name: str, path: pathlib.Path) -> None:
+        path.parent.mkdir()
+        path.write_bytes(b"half a picture")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(plots, "curves", full)
+    assert main(["run", *NANO, "run.outer_steps=2", "--run-dir", "a"]) == 0
+    assert _result("a")["status"] == "finished"
+    assert not pathlib.Path("a/plots/loss.png").exists()
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == "results: a"
 
 
 def test_what_befell_the_run_is_kept() -> None:
