@@ -116,7 +116,7 @@ def _refusals(path: str, done: str) -> Iterator[None]:
     """Turns what a file system raises into one line that names the path."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise CheckpointError(f"{path}: cannot be {done} (not there)") from None
     except (ImportError, ValueError) as error:
         line = " ".join(str(error).split())
