@@ -24,6 +24,7 @@ from pes_cluster.cluster.engine import PoolEngine
 from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.pool import Lost
 from pes_cluster.core.trees import sha256
+from pes_cluster.metrics.record import StepRecord
 
 from .scripted import drive, local
 
@@ -98,17 +99,17 @@ class Script:
         self.answers: dict[str, Answer] = {}
         self.events: list[Event] = []
         self._left = commands
-        self._step = 0
+        self.step = 0
 
     def plan(self) -> dict[str, Any]:
         return {
             "commands": self._take,
             "on_event": self.events.append,
-            "on_record": lambda record: setattr(self, "_step", record.outer_step),
+            "on_record": lambda record: setattr(self, "step", record.outer_step),
         }
 
     def _take(self) -> list[Asked]:
-        name = f"after_{self._step}"
+        name = f"after_{self.step}"
         if name not in self._left:
             return []
         answer = lambda given: self.answers.__setitem__(name, given)  # noqa: E731
@@ -142,6 +143,31 @@ def test_a_scaled_run_is_resumed_with_its_particles(tmp_path: pathlib.Path) -> N
     assert elastic.calls == [scaled, "restore"] and outcome.status == "finished"
     found, _ = CheckpointStore(str(tmp_path)).latest()
     assert found is not None and found.manifest.num_particles == 40
+
+
+@pytest.mark.parametrize("particles", [8, 40])
+def test_a_run_scaled_and_killed_ends_with_the_bits_of_one_never_killed(
+    tmp_path: pathlib.Path, particles: int
+) -> None:
+    """On real shards: three before, two after; blocks come or go at step 7."""
+    whole, records = drive(
+        local(shards=3), tmp_path / "whole", **Script(after_7=Scale(particles)).plan()
+    )
+    plain, _ = drive(local(), tmp_path / "plain")
+    assert sha256(whole.theta) != sha256(plain.theta)
+    script = Script(after_7=Scale(particles))
+
+    def dies(record: StepRecord) -> None:
+        script.step = record.outer_step
+        if record.outer_step == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plan = script.plan() | {"on_record": dies}
+        drive(local(shards=3), tmp_path / "cut", **plan)
+    resumed, rest = drive(local(shards=2), tmp_path / "cut")
+    assert rest[0].outer_step == 8 and rest[0].particles == particles
+    assert sha256(resumed.theta) == sha256(whole.theta)
 
 
 def test_a_checkpoint_of_more_particles_than_can_be_had_is_named(
