@@ -2,10 +2,12 @@
 
 ```
 control/command_000001_a1b2c3.json    written whole, by whoever asks
+        begun_000001_a1b2c3.json      the same, once the driver has taken it
         answer_000001_a1b2c3.json     written by the driver, in the command's place
 ```
 
-The driver looks at every step boundary. The values know nothing of the folder: another
+The driver looks at every step boundary. A command whose driver died over it is refused
+by the next: it may be what killed it. The values know nothing of the folder: another
 transport carries the same ones.
 """
 
@@ -117,18 +119,20 @@ class ControlFolder:
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
-        self._answered: set[str] = set()  # Also those that cannot be deleted.
+        self._taken: set[str] = set()
 
     def take(self) -> list[Asked]:
-        """Returns the commands that nobody has answered, in the order of asking."""
+        """Returns the commands that nobody has taken, in the order of asking."""
         try:
-            names = sorted(entry.name for entry in self._path.iterdir())
+            entries = sorted(entry.name for entry in self._path.iterdir())
         except OSError:
             return []  # Nobody has asked for anything yet.
+        found = [re.fullmatch(r"(command|begun)_(\w+)\.json", name) for name in entries]
+        names = sorted({match[2] for match in found if match} - self._taken)
+        self._taken |= set(names)
         return [
-            self._asked(name)
+            Asked(self._begin(name), functools.partial(self._give, name))
             for name in names
-            if re.fullmatch(r"command_\w+\.json", name) and name not in self._answered
         ]
 
     def ask(self, command: Command) -> str:
@@ -141,12 +145,12 @@ class ControlFolder:
         taken = [re.match(r"[a-z]+_(\d+)_", e.name) for e in self._path.iterdir()]
         number = 1 + max((int(match[1]) for match in taken if match), default=0)
         name = f"{number:06d}_{uuid.uuid4().hex[:8]}"
-        _write(self._path / f"command_{name}.json", to_json(command))
+        _write(self._file("command", name), to_json(command))
         return name
 
     def wait(self, name: str, seconds: float) -> Answer | None:
         """Returns the answer to a command, once it is there; None: not in time."""
-        path, end = self._answer_to(name), time.monotonic() + seconds
+        path, end = self._file("answer", name), time.monotonic() + seconds
         while True:
             try:
                 fields = json.loads(path.read_text())
@@ -158,41 +162,36 @@ class ControlFolder:
                 time.sleep(_POLL)
 
     def withdraw(self, name: str) -> bool:
-        """Takes an unanswered command back; False: it was answered meanwhile."""
+        """Takes a command back; False: the driver has taken it."""
         try:
-            (self._path / f"command_{name}.json").unlink()
+            self._file("command", name).unlink()
         except FileNotFoundError:
             return False
         return True
 
-    def _asked(self, name: str) -> Asked:
-        path = self._path / name
+    def _begin(self, name: str) -> Command | CommandError:
+        path = self._file("begun", name)
+        if path.exists():
+            return CommandError("its driver died before this was lasting; ask again")
         try:
-            command: Command | CommandError = from_json(path.read_bytes())
+            self._file("command", name).rename(path)
+            return from_json(path.read_bytes())
         except CommandError as error:
-            command = error
+            return error
         except OSError as error:
-            command = CommandError(f"cannot be read ({error.strerror})")
-
-        return Asked(command, functools.partial(self._give, name))
+            return CommandError(f"cannot be taken ({error.strerror})")
 
     def _give(self, name: str, given: Answer) -> None:
-        """Answers before the command goes: killed in between, it is obeyed again."""
-        path = self._path / name
-        key = name.removeprefix("command_").removesuffix(".json")
-        self._answered.add(name)
+        begun = self._file("begun", name)
         try:
-            if path.exists():  # Else nobody waits any more.
-                _write(self._answer_to(key), json.dumps(dataclasses.asdict(given)))
+            text = json.dumps(dataclasses.asdict(given))
+            _write(self._file("answer", name), text)
+            begun.unlink(missing_ok=True)
         except OSError as error:
-            _log.warning("%s: cannot be answered (%s)", path, error.strerror)
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            _log.warning("%s: cannot be deleted (%s)", path, error.strerror)
+            _log.warning("%s: cannot be answered (%s)", begun, error.strerror)
 
-    def _answer_to(self, name: str) -> pathlib.Path:
-        return self._path / f"answer_{name}.json"
+    def _file(self, kind: str, name: str) -> pathlib.Path:
+        return self._path / f"{kind}_{name}.json"
 
 
 def _write(path: pathlib.Path, text: str) -> None:

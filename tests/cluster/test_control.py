@@ -255,20 +255,37 @@ def test_a_folder_carries_commands_and_answers(tmp_path: pathlib.Path) -> None:
     assert client.wait(first, 0) is None
     asked[0].answer(Answer(True, "done"))
     assert client.wait(first, 1) == Answer(True, "done")
-    assert [one.command for one in driver.take()] == [Stop()]
-    assert client.withdraw(second) and not client.withdraw(first)
+    assert driver.take() == []  # What was taken once is not taken again.
+    asked[1].answer(Answer(False, "too late"))
+    assert client.wait(second, 1) == Answer(False, "too late")
+    third = client.ask(Stop())
+    assert client.withdraw(third) and not client.withdraw(first)
     assert driver.take() == [] and list(folder.iterdir()) == []
 
 
-def test_a_command_that_was_not_answered_waits_for_the_next_driver(
+def test_a_command_over_which_a_driver_died_is_refused_by_the_next(
     tmp_path: pathlib.Path,
 ) -> None:
     folder = tmp_path / "control"
-    name = ControlFolder(folder).ask(Scale(8))
+    client = ControlFolder(folder)
+    name = client.ask(Scale(8))
     ControlFolder(folder).take()  # Killed before it answers.
+    assert not client.withdraw(name)
     (asked,) = ControlFolder(folder).take()
+    assert isinstance(asked.command, CommandError)
     asked.answer(Answer(False, "no"))
-    assert ControlFolder(folder).wait(name, 0) == Answer(False, "no")
+    assert client.wait(name, 0) == Answer(False, "no")
+    assert ControlFolder(folder).take() == [] == list(folder.iterdir())
+
+
+def test_a_command_that_nobody_has_taken_waits_for_the_next_driver(
+    tmp_path: pathlib.Path,
+) -> None:
+    name = ControlFolder(tmp_path).ask(Scale(8))
+    (asked,) = ControlFolder(tmp_path).take()
+    assert asked.command == Scale(8)
+    asked.answer(Answer(True, "done"))
+    assert ControlFolder(tmp_path).wait(name, 0) == Answer(True, "done")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"command": "dance"}', None])
