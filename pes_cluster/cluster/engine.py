@@ -180,7 +180,7 @@ class PoolEngine:
         if ahead and self._shape is None and not evaluation_due(self._run, step + 2):
             self._pool.submit(step + 1, jax.tree.map(np.asarray, state.theta))
         weight = added([report.weight for report in reports])
-        extra = dict(self._pool.counters())
+        extra: dict[str, float] = {}
         gradient, gradient_norm = None, None
         if reports[0].gradient is not None:
             gradient = added([report.gradient for report in reports])

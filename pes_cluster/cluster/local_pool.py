@@ -123,10 +123,6 @@ class LocalPool:
         """See `Pool`."""
         return []
 
-    def counters(self) -> dict[str, float]:
-        """See `Pool`."""
-        return {}
-
     def notice(self) -> str | None:
         """See `Pool`."""
         return None

@@ -101,10 +101,6 @@ class Pool(Protocol):
         """What befell the shards since this was last asked."""
         ...
 
-    def counters(self) -> dict[str, float]:
-        """What the metrics say of the shards."""
-        ...
-
     def notice(self) -> str | None:
         """Why a durable checkpoint should be written now: this node will go, say."""
         ...

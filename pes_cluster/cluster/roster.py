@@ -83,14 +83,20 @@ class Roster:
         """Allows new shards at once."""
         self._rest_until = 0.0
 
-    def heir(self, slot: int) -> Member | None:
-        """A shard in a lost one's place; None where there is no room for one."""
+    def heir(self, slot: int, begin: bool) -> Member | None:
+        """A shard in a lost one's place; None: the others are to take its blocks.
+
+        Args:
+            slot: The lost one's number.
+            begin: Whether to begin a new one where there is room for it.
+        """
         started = [member for member in self.joining if self.node_of(member)]
         if started:
-            self.joining.remove(started[0])
-            self.members = sorted([*self.members, started[0]], key=lambda m: m.slot)
+            self.settle(self.members, started[:1])
             return started[0]
-        return self.add(slot) if self._room() > 0 or not self.members else None
+        if not self.members or (begin and self._room() > 0):
+            return self.add(slot)
+        return None
 
     def ready(self) -> list[Member]:
         """The new shards that have started; those that failed to are given up."""

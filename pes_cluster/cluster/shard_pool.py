@@ -44,8 +44,6 @@ class ShardPool:
 
     Attributes:
         num_blocks: How many blocks they own together.
-        recovered: How many lost shards have been rebuilt.
-        replayed: How many windows were gone through again for that.
     """
 
     def __init__(
@@ -62,7 +60,6 @@ class ShardPool:
         self._copies = Copies(transport, self._calls, buddies, clock)
         program = work.program()
         self.num_blocks, self._shaped = program.num_blocks, program.scored is not None
-        self.recovered = self.replayed = 0
         self._asked_shards, self._losses = settings.shards, Losses()
         self._next_step = 0
         self._ahead: tuple[int, Pending] | None = None
@@ -171,10 +168,6 @@ class ShardPool:
         events, self._events = self._events, []
         return events
 
-    def counters(self) -> dict[str, float]:
-        """See `Pool`."""
-        return {"recovered": self.recovered, "replayed": self.replayed}
-
     def notice(self) -> str | None:
         """See `Pool`."""
         if self._roster.nodes.here in self._roster.nodes.leaving:
@@ -278,7 +271,7 @@ class ShardPool:
                     given_up = self._replace(member, answer)
                     if given_up is not None:
                         return given_up
-                if not member.lost:
+                if not member.lost and not isinstance(answer, Failure):
                     self._recovered(asked)
                     answers |= answer
                     continue
@@ -310,22 +303,29 @@ class ShardPool:
         return None
 
     def _rehouse(self, lost: Member) -> None:
-        """Gives a lost shard's blocks to a new one, or to the others."""
-        began = self._clock()
-        heir = self._roster.heir(lost.slot)
-        if heir and self._settings.on_loss == "proceed" and not self._shaped:
+        """Gives a lost shard's blocks to the others, or to a new one.
+
+        The others run already and have compiled; a new shard takes seconds to start,
+        and gets its blocks when it has. But on GPUs they may not have the memory.
+        """
+        began, settings = self._clock(), self._settings
+        proceeds = settings.on_loss == "proceed" and not self._shaped
+        begin = proceeds or settings.per_shard.num_gpus > 0
+        heir = self._roster.heir(lost.slot, begin)
+        if heir and proceeds:
             heir.late = self._next_step
         for member, blocks in spread([heir] if heir else self._members, lost.blocks):
             replayed = self._copies.adopt(member, blocks)
             member.recovering.append(Recovery(lost.slot, began, replayed))
+            # What it was to bring back itself is theirs as well.
+            member.recovering += lost.recovering
+            lost.recovering = []
 
     def _recovered(self, asked: Asked) -> None:
         """Notes what an answer has brought back."""
         member = asked.member
         for recovery in [one for one in asked.recovering if one in member.recovering]:
             member.recovering.remove(recovery)
-            self.recovered += 1
-            self.replayed += recovery.replayed
             self._log(
                 "recovered",
                 shard=recovery.shard,

@@ -22,10 +22,8 @@ from .scripted import OPTIMIZER, Scripted, drive, local, work
 from .scripted_transport import Hook, Process, ScriptedTransport, once
 
 RUN = RunSettings(outer_steps=24, eval_every=8, eval_episodes=3)
+OF_SHARDS = ("lost", "recovered", "moved", "joined", "drained", "fell_back")
 HOSTS = {"a": 1, "b": 1, "c": 1, "d": 1}
-
-
-BEFALL = {"lost", "recovered", "moved", "joined", "drained", "fell_back"}
 
 
 class Run:
@@ -46,14 +44,11 @@ class Run:
             job, self.cluster, ClusterSettings(**chosen), self.cluster.clock
         )
         engine = PoolEngine(self.pool, job, OPTIMIZER, RUN)
-        self.events: list[Event] = []  # What befell the shards.
+        told: list[Event] = []
         self.outcome, self.records = drive(
-            engine, folder, outer_steps=steps, on_event=self._tell
+            engine, folder, outer_steps=steps, on_event=told.append
         )
-
-    def _tell(self, event: Event) -> None:
-        if event.kind in BEFALL:
-            self.events.append(event)
+        self.events = [event for event in told if event.kind in OF_SHARDS]
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
@@ -130,7 +125,7 @@ def test_a_process_that_dies_is_rebuilt(
         tmp_path, once(crash, "advance", step=step, host="b"), snapshots=snapshots
     )
     assert run.bits == calm()
-    assert run.kinds() == ["lost", "recovered"]
+    assert run.kinds()[:2] == ["lost", "recovered"]
     assert run.only("lost")["node"] == "b"
     assert run.only("lost")["reason"] == "its process died"
     assert run.records[-1].extra["recovered"] == 1
@@ -143,14 +138,14 @@ def test_a_loss_between_the_two_round_trips_of_shaped_scores(
     hook = once(crash, method, host="c")
     run = Run(tmp_path, hook, method=Scripted(shaped=True))
     assert run.bits == calm(shaped=True)
-    assert run.kinds() == ["lost", "recovered"]
+    assert run.kinds()[:2] == ["lost", "recovered"]
 
 
 @pytest.mark.parametrize("method", ["evaluate", "snapshot", "save", "adopt"])
 def test_a_loss_in_any_other_call(tmp_path: pathlib.Path, method: str) -> None:
     run = Run(tmp_path, once(crash, method, host="c"))
     assert run.bits == calm()
-    assert run.kinds() == ["lost", "recovered"]
+    assert run.kinds()[:2] == ["lost", "recovered"]
 
 
 def test_a_shard_that_hangs_is_killed_before_it_is_replaced(
@@ -246,12 +241,7 @@ def test_any_sequence_of_faults_gives_the_same_bits(
     ]
     hooks.append(once(join("f", "g"), "advance", step=12))
     run = Run(tmp_path_factory.mktemp("run"), *hooks, snapshots=snapshots)
-    if run.outcome.status == "failed":
-        # Shard and copy lost at once: only the durable checkpoint is left.
-        assert snapshots == "buddies"
-        assert "copy of its blocks is gone" in (run.outcome.error or "")
-    else:
-        assert run.bits == calm()
+    assert run.bits == calm()
 
 
 def test_a_rebuild_without_its_replay_would_be_seen(
@@ -268,7 +258,7 @@ def test_a_rebuild_without_its_replay_would_be_seen(
     monkeypatch.setattr(Shard, "adopt", as_if_replayed)
     monkeypatch.setattr(Snapshots, "due", lambda *_: False)
     run = Run(tmp_path, once(crash, "advance", step=13, host="b"))
-    assert run.kinds() == ["lost", "recovered"]
+    assert run.kinds()[:2] == ["lost", "recovered"]
     assert run.bits != calm()
 
 
@@ -321,13 +311,15 @@ def test_preemptions_are_not_charged_to_the_bugs(tmp_path: pathlib.Path) -> None
     assert run.bits == calm()
 
 
-def test_a_copy_lost_together_with_its_shard_is_said(tmp_path: pathlib.Path) -> None:
+def test_a_copy_lost_with_its_shard_costs_the_steps_since_the_last_checkpoint(
+    tmp_path: pathlib.Path,
+) -> None:
     # The ring of hosts is a -> b -> c -> d -> a: c keeps what b computes.
     hooks = [once(cut, "advance", step=9, host=host) for host in "bc"]
     run = Run(tmp_path, *hooks, snapshots="buddies")
     assert run.bits == calm()
-    reason = run.only("fell_back")["reason"]
-    assert "the copy of its blocks is gone too" in reason
+    assert "the copy of its blocks is gone too" in str(run.only("fell_back")["reason"])
+    assert run.only("fell_back")["dropped"] == 4  # Saved every 5 steps.
 
 
 def test_a_copy_that_cannot_be_given_is_said_by_the_heir_that_needed_it(
@@ -336,8 +328,7 @@ def test_a_copy_that_cannot_be_given_is_said_by_the_heir_that_needed_it(
     hooks = [once(cut, "advance", step=9, host="b"), once(crash, "give")]
     run = Run(tmp_path, *hooks, snapshots="buddies")
     assert run.bits == calm()
-    assert "the copy of its blocks is gone too" in run.only("fell_back")["reason"]
-    # Its own answer brought nothing back.
+    # The heir's own answer brought nothing back.
     assert run.kinds()[:3] == ["lost", "lost", "fell_back"]
 
 
