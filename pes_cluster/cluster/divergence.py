@@ -5,7 +5,9 @@ block (`core.divergence`); here is what the driver makes of their number.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
+from pes_cluster.cluster.engine import Measured
 from pes_cluster.core.divergence import Divergence
 
 LIMIT = 0.5  # Of the pairs; from then on the rest is no sample of what theta does.
@@ -25,6 +27,18 @@ class Watch:
     task: str = ""
     policy: Divergence = "cap"
     since: int | None = None
+
+    def over(
+        self, outer_step: int, seen: Iterable[Measured]
+    ) -> tuple["Watch", str | None]:
+        """Goes on over the steps made since `outer_step`; says why the run ends."""
+        watch = self
+        for step, one in enumerate(seen, start=outer_step + 1):
+            watch = watch.after(step, one.diverged)
+            failure = watch.failure(step, one.diverged, one.pairs)
+            if failure is not None:
+                return watch, failure
+        return watch, None
 
     def after(self, outer_step: int, diverged: tuple[int, ...]) -> "Watch":
         """Returns the watch after an outer step with these diverged pairs."""

@@ -193,12 +193,8 @@ class Driver:
 
     def _diverged(self, outer_step: int, seen: list[Measured]) -> str | None:
         """Why steps that followed `outer_step` are the last, if they are."""
-        for step, one in enumerate(seen, start=outer_step + 1):
-            self._watch = self._watch.after(step, one.diverged)
-            failure = self._watch.failure(step, one.diverged, one.pairs)
-            if failure is not None:
-                return failure
-        return not_finite(self._state.theta, outer_step, seen)
+        self._watch, failure = self._watch.over(outer_step, seen)
+        return failure or not_finite(self._state.theta, outer_step, seen)
 
     def _checkpoint_due(self) -> bool:
         return checkpoint_due(

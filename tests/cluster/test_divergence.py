@@ -1,6 +1,22 @@
 """When diverged pairs end a run, and what is said then."""
 
 from pes_cluster.cluster.divergence import Watch
+from pes_cluster.cluster.engine import Measured
+
+
+def _seen(*diverged: tuple[int, ...]) -> list[Measured]:
+    return [
+        Measured(0.0, None, None, 8, 0, {}, pairs=4, diverged=pairs)
+        for pairs in diverged
+    ]
+
+
+def test_the_first_step_that_fails_is_named_and_the_spell_goes_on() -> None:
+    watch, failure = Watch("Bowl").over(10, _seen((), (2,), (2,)))
+    assert failure is None and watch.since == 12
+    watch, failure = watch.over(13, _seen((2,), (2, 3), (2, 3, 1)))
+    assert watch.since == 12 and failure is not None
+    assert "at outer step 15, some since outer step 12;" in failure
 
 
 def test_the_step_since_which_pairs_diverge() -> None:
