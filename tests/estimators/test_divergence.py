@@ -339,7 +339,7 @@ def test_half_of_the_pairs_end_the_run_in_one_line(tmp_path: pathlib.Path) -> No
 def test_the_policy_fail_ends_the_run_with_the_first_pair(
     tmp_path: pathlib.Path,
 ) -> None:
-    result, records = _meta_train(tmp_path, divergence="fail", broken=0.1)
+    result, records = _meta_train(tmp_path, divergence="fail", broken=0.1, steps=30)
     assert result.status == "failed" and result.error is not None
     assert [record.extra["diverged_pairs"] for record in records[:-1]] == [0] * (
         len(records) - 1
