@@ -116,7 +116,9 @@ class State:
             self._evaluated = f"  eval {record.eval_loss:.4g}"
         self._measure(record.outer_step)
         speed = f"  {self.speed:.3g} steps/s" if self.speed else ""
-        return f"loss {record.loss:.4g}{self._evaluated}{speed}"
+        diverged = record.extra.get("diverged_pairs", 0)
+        told = f"  {diverged:.0f} diverged pairs" if diverged else ""
+        return f"loss {record.loss:.4g}{self._evaluated}{told}{speed}"
 
     def _measure(self, outer_step: int) -> None:
         now = time.monotonic()

@@ -99,8 +99,13 @@ def _sound(name: str) -> list[Any]:
     return _run(VARIANTS[name], Fragile(broken=0.0))[0]
 
 
-@pytest.mark.parametrize("policy", ["cap", "restart_pair"])
-@pytest.mark.parametrize("name", VARIANTS)
+CAPPED = ("pes", "pes, final loss", "truncated_es")
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [(name, "restart_pair") for name in VARIANTS] + [(name, "cap") for name in CAPPED],
+)
 def test_the_neighbours_keep_every_bit(name: str, policy: Any) -> None:
     es = dataclasses.replace(VARIANTS[name], divergence=policy)
     blocks, reports = _run(es, Fragile())

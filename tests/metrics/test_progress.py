@@ -1,5 +1,6 @@
 """Progress as lines and as a bar."""
 
+import dataclasses
 import io
 import re
 
@@ -70,6 +71,14 @@ def test_a_fused_loop_is_measured_by_its_chunks(clock: Clock) -> None:
                 clock.now += 2.0  # A chunk of 1000 steps arrives at once.
             shown.show(_record(step))
     assert "500 steps/s" in console.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
+
+
+def test_diverged_pairs_are_told() -> None:
+    """A run that goes on with capped losses should not do so in silence."""
+    state = progress.State()
+    record = dataclasses.replace(_record(1), extra={"diverged_pairs": 3})
+    assert state.after(record) == "loss 2  3 diverged pairs"
+    assert state.after(_record(2)) == "loss 2"
 
 
 def test_a_terminal_has_a_bar() -> None:
