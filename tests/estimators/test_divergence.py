@@ -292,6 +292,7 @@ def test_scores_of_pairs_that_do_not_count_are_not_ranked() -> None:
     [
         ({"divergence": "fail", "loss_cap": 3.0}, "loss_cap: 3.0 is used by"),
         ({"loss_cap": float("inf")}, "loss_cap: inf must be a finite number"),
+        ({"loss_cap": -1.0}, "loss_cap: -1.0 must be a finite number from 0 on"),
     ],
 )
 def test_what_is_refused(fields: Any, line: str) -> None:

@@ -66,5 +66,6 @@ def check_evolution(recipe: Any) -> None:
             f"loss_cap: {cap} is used by divergence: cap alone, not by "
             f"divergence: {recipe.divergence}"
         )
-    if cap is not None and not math.isfinite(cap):
-        raise ValueError(f"loss_cap: {cap} must be a finite number, or null")
+    # A step after an episode's end counts 0, which a cap below would change.
+    if cap is not None and not 0 <= cap < math.inf:
+        raise ValueError(f"loss_cap: {cap} must be a finite number from 0 on, or null")
