@@ -9,7 +9,9 @@ from pes_cluster.core.task import Task
 class Estimator(Protocol):
     """A frozen dataclass of plain fields that estimates the gradient in theta.
 
-    Theta is shared: the driver adds the blocks' reports and updates it.
+    Theta is shared: the driver adds the blocks' reports and updates it. One whose
+    number of particles may change also has ``scaled(num_particles)``, the recipe of
+    the same run with another number; its programs have `resized`.
     """
 
     def build(self, task: Task[Any], seed: int) -> BlockProgram:
