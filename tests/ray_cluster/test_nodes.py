@@ -32,23 +32,31 @@ RUN = RunSettings(outer_steps=STEPS, eval_every=8, eval_episodes=3)
 PATIENCE = 30.0  # Seconds within which what a test waits for has to happen.
 
 
-class Befallen(PoolEngine):
-    """Lets something happen before one step, and may slow the others down."""
+Condition = Callable[[RayPool], bool]
 
-    def __init__(self, pool: RayPool, at: int, happens: Callable[[], Any]) -> None:
+
+class Befallen(PoolEngine):
+    """Lets something happen before one step, and waits before others."""
+
+    def __init__(
+        self,
+        pool: RayPool,
+        at: int,
+        happens: Callable[[RayPool], Any],
+        until: dict[int, Condition],
+    ) -> None:
         super().__init__(pool, work(), OPTIMIZER, RUN)
-        self.pool, self.at, self.happens = pool, at, happens
-        self.until: Callable[[], bool] = lambda: True
+        self.pool, self.at, self.happens, self.until = pool, at, happens, until
         self.seen: list[Event] = []
 
     def advance(self, state: Any, outer_step: int, limit: int) -> Any:
         if outer_step == self.at:
-            self.happens()
+            self.happens(self.pool)
+        condition = self.until.get(outer_step, lambda pool: True)
         deadline = time.monotonic() + PATIENCE
-        # The last steps wait, so that what takes seconds still falls into the run.
-        while outer_step == STEPS - 4 and not self.until():
-            assert time.monotonic() < deadline, "it did not happen"
-            time.sleep(0.2)
+        while not condition(self.pool):
+            assert time.monotonic() < deadline, f"not before step {outer_step}"
+            time.sleep(0.1)
         advanced = super().advance(state, outer_step, limit)
         self.seen += self.pool.events()
         return advanced
@@ -67,12 +75,11 @@ def run(
     folder: Path,
     at: int,
     happens: Callable[[RayPool], Any],
-    until: Callable[[RayPool], bool] = lambda pool: True,
+    until: dict[int, Condition] | None = None,
     **chosen: Any,
 ) -> Befallen:
     with closing(RayPool(work(), ClusterSettings(**chosen))) as pool:
-        engine = Befallen(pool, at, lambda: happens(pool))
-        engine.until = lambda: until(pool)
+        engine = Befallen(pool, at, happens, until or {})
         outcome, _ = drive(engine, folder, STEPS)
         assert outcome.status == "finished", outcome.error
         assert sha256(outcome.theta) == calm()
@@ -91,7 +98,7 @@ def test_the_shards_of_a_killed_raylet_are_rebuilt_elsewhere(
     def noticed(pool: RayPool) -> bool:
         return doomed.node_id not in {node.id for node in pool._roster.nodes.alive}
 
-    done = run(tmp_path, 13, killed, until=noticed, snapshots=snapshots)
+    done = run(tmp_path, 13, killed, until={15: noticed}, snapshots=snapshots)
     lost, recovered = done.seen[:2]
     assert (lost.kind, lost.fields["node"]) == ("lost", doomed.node_id)
     assert recovered.kind == "recovered" and recovered.fields["node"] != doomed.node_id
@@ -114,18 +121,18 @@ def test_a_killed_process_is_rebuilt_from_a_buddy_on_another_node(
 
 def test_a_node_that_joins_gets_a_shard(add_node: AddNode, tmp_path: Path) -> None:
     add_node()
-    done = run(
-        tmp_path,
-        5,
-        lambda pool: add_node(),
-        until=lambda pool: (
-            any(
-                pool._transport.wait([member.ready], 0)
-                for member in pool._roster.joining
-            )
-            or pool.shards == 2
-        ),
-    )
+
+    def noticed(pool: RayPool) -> bool:
+        return pool._roster.nodes.slots() == 2
+
+    def started(pool: RayPool) -> bool:
+        (joining,) = pool._roster.joining
+        return bool(pool._transport.wait([joining.ready], 0.1))
+
+    def joined(pool: RayPool) -> None:
+        add_node()
+
+    done = run(tmp_path, 5, joined, until={6: noticed, 8: started})
     assert done.kinds() == ["joined", "moved"]
     assert done.shards == 2
 
@@ -139,9 +146,9 @@ def test_a_drained_node_is_evacuated_without_a_loss(
         drain(cluster.address, leaving.node_id)
 
     def noticed(pool: RayPool) -> bool:
-        return leaving.node_id in pool._roster.nodes.leaving or pool.shards == 1
+        return leaving.node_id in pool._roster.nodes.leaving
 
-    done = run(tmp_path, 5, drained, until=noticed)
+    done = run(tmp_path, 5, drained, until={8: noticed})
     assert done.kinds() == ["drained", "moved"]
     assert done.seen[0].fields["node"] == leaving.node_id
     assert done.shards == 1
