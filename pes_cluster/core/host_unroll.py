@@ -5,7 +5,9 @@ final-loss objective follow the same rules, so that credit is the same function 
 both.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -78,7 +80,8 @@ class _Walk:
             self.limits = np.asarray(self.lengths.of(jnp.array(self.episode)))
         for p, m in np.ndindex(self.inner_step.shape):
             if self.alive[p, m]:
-                self._step(p, m, _take(thetas, (p, m)), keys, position)
+                with self._noted(p, m):
+                    self._step(p, m, _take(thetas, (p, m)), keys, position)
 
     def _step(self, p: int, m: int, theta: Theta, keys: "_Keys", position: int) -> None:
         if self.inner_step[p, m] == 0:
@@ -99,6 +102,19 @@ class _Walk:
             self.inner_step[p, m] = 0
             self.episode[p, m] += 1
             self.alive[p, m] = not self.window.single_episode
+
+    @contextlib.contextmanager
+    def _noted(self, p: int, m: int) -> Iterator[None]:
+        """Says with an error of the task's in which particle and step it was raised."""
+        try:
+            yield
+        except Exception as error:
+            pair, sign = int(np.asarray(self.identity.pair_id)[p]), "+-"[m % 2]
+            when = f"inner step {self.inner_step[p, m]}"
+            error.add_note(
+                f"particle {pair}{sign}, episode {self.episode[p, m]}, {when}"
+            )
+            raise
 
     def _full_length(self, p: int, m: int) -> bool:
         """Whether the clock ends the episode with this step."""

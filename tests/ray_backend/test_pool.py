@@ -172,7 +172,9 @@ def test_an_error_of_the_users_task_comes_back_with_its_message(user_folder):
         assert "recovered" not in [event.kind for event in pool.events()]
     # On one host it was tried twice.
     assert isinstance(lost, Lost) and lost.user_error
-    assert "RuntimeError: broken in two" in lost.reason
+    assert "RuntimeError: broken in two (particle 0+, episode 0, inner step 0)" in (
+        lost.reason
+    )
     assert "\n" not in lost.reason
 
 
