@@ -25,6 +25,8 @@ HEALTH = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
+    # A host that was away asks whether it still counts, 60 s apart by Ray's default.
+    "RAY_raylet_liveness_self_check_interval_ms": "5000",
 }
 
 
@@ -78,11 +80,16 @@ class RayNodes:
         """
         deadline = time.monotonic() + seconds
         for node in (self.nodes[host] for host in hosts):
-            while STARTED not in node.log.read_bytes():
+            while not self.started(node.host):
                 if node.process.poll() is not None or time.monotonic() > deadline:
                     last = node.log.read_text(errors="replace")[-2000:]
                     raise OSError(f"no Ray node on {node.host}: {last}")
                 time.sleep(0.05)
+
+    def started(self, host: str) -> bool:
+        """Whether the host's node says that it runs, and does."""
+        node = self.nodes[host]
+        return node.process.poll() is None and STARTED in node.log.read_bytes()
 
     def raylet(self, host: str) -> int:
         """The raylet's process."""
@@ -95,11 +102,6 @@ class RayNodes:
     def notify(self, host: str) -> None:
         """Gives notice: a SIGTERM, upon which the node drains before it ends."""
         os.kill(inner_pid(self.nodes[host].process), signal.SIGTERM)
-
-    def kill_raylet(self, host: str) -> None:
-        """Kills the raylet, upon which the rest of the node ends."""
-        os.kill(self.raylet(host), signal.SIGKILL)
-        self.nodes[host].process.wait(START_SECONDS)
 
     def _start(
         self, host: str, num_cpus: int, flags: list[str], env: dict[str, str]

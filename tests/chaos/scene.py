@@ -1,0 +1,110 @@
+"""Four workers, a head, a driver: one run's cluster, and those who look after it.
+
+What an operator or a machine's init system would do is done here too: a node whose Ray
+ended is started again, a host that crashed is booted, a driver that died runs again.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.chaos.job import Job
+from tests.hosts import redis
+from tests.hosts.hosts import Hosts
+from tests.hosts.ray_nodes import RayNodes
+
+WORKERS = ("w1", "w2", "w3", "w4")
+CPUS = 2  # Of a worker: two workers can be away and four shards still have a place.
+DISK_MB = 256
+
+
+class Scene:
+    """One run's hosts, Ray and driver; a context manager."""
+
+    def __init__(self, folder: Path, cache: Path, with_redis: bool) -> None:
+        """Powers the hosts and starts Ray on them.
+
+        Args:
+            folder: For the run and all logs.
+            cache: For compiled programs.
+            with_redis: Whether the head is to survive the loss of its host.
+        """
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._head_env: dict[str, str] = {}
+        names = ["head", "driver", *WORKERS, *(["redis"] if with_redis else [])]
+        with contextlib.ExitStack() as stack:
+            self.hosts = stack.enter_context(Hosts(names, DISK_MB))
+            self.nodes = RayNodes(self.hosts, folder, cache)
+            if with_redis:
+                self._head_env = redis.start(self.hosts["redis"])
+            self._start_ray()
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "Scene":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self._keep_logs()
+        self._stack.close()
+
+    def start_job(self, overrides: Sequence[str] = ()) -> None:
+        """Starts the driver."""
+        env = self.nodes.env | {"RAY_ADDRESS": self.nodes.address}
+        self.job = Job(self._folder / "run", overrides, self.hosts["driver"], env)
+
+    def tend(self) -> None:
+        """Starts again what ended and should run."""
+        self.job.tend()
+        for node in list(self.nodes.nodes.values()):
+            if self.hosts[node.host].up and node.process.poll() is not None:
+                self.start_node(node.host)
+
+    def start_node(self, host: str) -> None:
+        """Starts Ray on a host, in the role that it had."""
+        if host == "head":
+            self.nodes.start_head("head", **self._head_env)
+        else:
+            self.nodes.start_worker(host, CPUS if host in WORKERS else 0)
+
+    def boot(self, host: str) -> None:
+        """Powers a host and starts Ray on it."""
+        self.hosts.boot(host)
+        self.start_node(host)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's checkpoints lie."""
+        return self.job.folder / "checkpoints"
+
+    def present(self) -> list[str]:
+        """Workers whose host is up and whose Ray says that it runs."""
+        return [w for w in WORKERS if self.hosts[w].up and self.nodes.started(w)]
+
+    def with_shards(self) -> list[str]:
+        """Workers that hold shards."""
+        return [worker for worker in self.present() if self.nodes.shards(worker)]
+
+    def _start_ray(self) -> None:
+        self.start_node("head")
+        self.nodes.await_started("head")
+        for host in ("driver", *WORKERS):
+            self.start_node(host)
+        self.nodes.await_started("driver", *WORKERS)
+
+    def _keep_logs(self) -> None:
+        """Copies what Ray wrote on hosts that still stand, for whoever looks why."""
+        for host in self.hosts:
+            if not host.up:
+                continue
+            link = host.path("/run/ray/session_latest")
+            if link.is_symlink():
+                # The link names a path of the host, not one of this machine.
+                shutil.copytree(
+                    host.path(f"{os.readlink(link)}/logs"),
+                    self._folder / f"ray_logs_{host.name}",
+                    ignore_dangling_symlinks=True,
+                )
