@@ -4,10 +4,18 @@ import dataclasses
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 from tests.chaos.scene import WORKERS, Scene
-from tests.chaos.schedule import CLUSTER_LOST, NEEDS_REDIS, Fault
+from tests.chaos.schedule import (
+    DISK_FULL,
+    DRIVER_KILLED,
+    HALF_WRITTEN,
+    HEAD_LOST,
+    HEAD_LOST_REDIS,
+    HOST_CUT,
+    SHARD_KILLED,
+    Fault,
+)
 
 LEFT = 2  # Workers that four shards of one CPU need.
 SLOW = "10mbit"
@@ -35,16 +43,18 @@ def strike(scene: Scene, fault: Fault) -> Struck | None:
 
 def _shard_killed(scene: Scene, draw: float) -> Struck | None:
     victim = _chosen(scene.with_shards(), draw)
-    if victim is not None:
-        os.kill(scene.nodes.shards(victim)[0], signal.SIGKILL)
-    return victim and Struck(victim)
+    if victim is None:
+        return None
+    os.kill(scene.nodes.shards(victim)[0], signal.SIGKILL)
+    return Struck(victim)
 
 
 def _raylet_killed(scene: Scene, draw: float) -> Struck | None:
     victim = _spare(scene, draw)
-    if victim is not None:
-        os.kill(scene.nodes.raylet(victim), signal.SIGKILL)
-    return victim and Struck(victim)
+    if victim is None:
+        return None
+    os.kill(scene.nodes.raylet(victim), signal.SIGKILL)
+    return Struck(victim)
 
 
 def _host_cut(scene: Scene, draw: float) -> Struck | None:
@@ -73,14 +83,15 @@ def _host_paused(scene: Scene, draw: float) -> Struck | None:
 
 def _drain_notice(scene: Scene, draw: float) -> Struck | None:
     victim = _spare(scene, draw)
-    if victim is not None:
-        scene.nodes.notify(victim)
-    return victim and Struck(victim)
+    if victim is None:
+        return None
+    scene.nodes.notify(victim)
+    return Struck(victim)
 
 
 def _driver_killed(scene: Scene, draw: float) -> Struck | None:
     del draw
-    scene.job.kill()
+    scene.job.kill_driver()
     return Struck("driver")
 
 
@@ -118,24 +129,27 @@ def _disk_full(scene: Scene, draw: float) -> Struck | None:
     return Struck("disk", scene.hosts.free_disk)
 
 
-def _checkpoint_cut_short(scene: Scene, draw: float) -> Struck | None:
-    """The newest checkpoint's part loses its end, and the driver dies."""
-    manifests = sorted(scene.checkpoints.glob("step_*/manifest.json"))
-    if not manifests:
+def _checkpoint_half_written(scene: Scene, draw: float) -> Struck | None:
+    """The driver dies, and the newest checkpoint is as such a death can leave it.
+
+    Either the manifest was not reached, or it is there and a part lost its end (to a
+    machine that went down with the driver before its disk had everything).
+    """
+    if len(scene.manifests()) < 2:
         return None
-    parts = sorted(manifests[-1].parent.glob("*.npz"))
-    part = _chosen_path(parts, draw)
+    scene.job.kill_driver()
+    manifest = scene.manifests()[-1]
+    named = manifest.read_text()  # Others are left from an earlier such death.
+    parts = [p for p in sorted(manifest.parent.glob("*.npz")) if p.name in named]
+    if draw < 0.5:
+        manifest.unlink()
+    part = parts[int(draw * len(parts))]
     os.truncate(part, part.stat().st_size // 2)
-    scene.job.kill()
-    return Struck(manifests[-1].parent.name)
+    return Struck(manifest.parent.name)
 
 
 def _chosen(names: list[str], draw: float) -> str | None:
     return names[int(draw * len(names))] if names else None
-
-
-def _chosen_path(paths: list[Path], draw: float) -> Path:
-    return paths[int(draw * len(paths))]
 
 
 def _spare(scene: Scene, draw: float) -> str | None:
@@ -146,16 +160,16 @@ def _spare(scene: Scene, draw: float) -> str | None:
 
 
 EFFECTS: dict[str, Callable[[Scene, float], Struck | None]] = {
-    "shard killed": _shard_killed,
+    SHARD_KILLED: _shard_killed,
     "raylet killed": _raylet_killed,
-    "host cut": _host_cut,
+    HOST_CUT: _host_cut,
     "host crashed": _host_crashed,
     "host paused": _host_paused,
     "drain notice": _drain_notice,
-    "driver killed": _driver_killed,
-    NEEDS_REDIS: _head_lost,
-    CLUSTER_LOST: _cluster_lost,
+    DRIVER_KILLED: _driver_killed,
+    HEAD_LOST_REDIS: _head_lost,
+    HEAD_LOST: _cluster_lost,
     "slow link": _slow_link,
-    "disk full": _disk_full,
-    "checkpoint cut short": _checkpoint_cut_short,
+    DISK_FULL: _disk_full,
+    HALF_WRITTEN: _checkpoint_half_written,
 }

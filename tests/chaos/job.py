@@ -1,4 +1,4 @@
-"""The driver as a process on a host: started again when it dies, watched by its files."""
+"""The driver as a process on a host: started again when it dies, read by its files."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from tests.hosts.hosts import Host, inner_pid
 CONFIG = Path(__file__).with_name("job.yaml")
 RESTARTS = 10
 BACK_OFF = 1.0  # Seconds before the driver is started again.
+STOP_SECONDS = 30.0
 
 
 class Job:
@@ -48,10 +49,19 @@ class Job:
         self.restarts += 1
         self._start()
 
-    def kill(self) -> None:
+    def driver(self) -> int:
+        """The driver's process."""
+        return inner_pid(self._process)
+
+    def kill_driver(self) -> None:
         """Kills the driver's process as the kernel would that needs its memory."""
-        os.kill(inner_pid(self._process), signal.SIGKILL)
-        self._process.wait(10)
+        os.kill(self.driver(), signal.SIGKILL)
+        self._process.wait(STOP_SECONDS)
+
+    def stop(self) -> None:
+        """Asks the run to stop, and waits until it has."""
+        os.kill(self.driver(), signal.SIGTERM)
+        self._process.wait(STOP_SECONDS)
 
     def finished(self) -> bool:
         """Whether it has ended well."""
@@ -60,23 +70,22 @@ class Job:
     def outer_step(self) -> int:
         """Outer steps done."""
         lines = self._lines("metrics.jsonl")
-        return lines[-1]["outer_step"] if lines else 0
+        return json.loads(lines[-1])["outer_step"] if lines else 0
 
     def events(self) -> list[dict[str, Any]]:
         """What the run's directory says about losses and recoveries."""
-        return self._lines("events.jsonl")
+        return [json.loads(line) for line in self._lines("events.jsonl")]
 
     def theta_sha256(self) -> str:
         """The hash of the result."""
         return json.loads((self.folder / "result.json").read_text())["theta_sha256"]
 
-    def _lines(self, name: str) -> list[dict[str, Any]]:
+    def _lines(self, name: str) -> list[str]:
         try:
             lines = (self.folder / name).read_text().split("\n")
         except OSError:
             return []
-        # What follows the last line break is still being written.
-        return [json.loads(line) for line in lines[:-1]]
+        return lines[:-1]  # What follows the last line break is still being written.
 
     def _start(self) -> None:
         pes = str(Path(sys.executable).parent / "pes")

@@ -1,14 +1,19 @@
 """What a fault cost, from when it struck and what the run wrote down; pure."""
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-NOTICED = ("lost", "drained", "moved", "fell_back", "checkpoint_failed", "resumed")
-RECOVERED = ("recovered", "moved", "drained", "resumed")
+from tests.chaos.schedule import DISK_FULL, ENDS_DRIVER
+
+REBUILT = ("recovered", "drained", "moved")
+AGAIN = ("resumed", "fell_back")
+NOTICED = ("lost", "checkpoint_failed", *REBUILT, *AGAIN)
+OF_DISK = ("checkpoint_failed", "checkpoint")
 
 Event = Mapping[str, Any]  # A line of events.jsonl.
+Progress = Sequence[tuple[float, int]]  # When each number of outer steps was seen.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Row:
     Attributes:
         injection: The fault.
         detected: Seconds until the run noticed.
-        recovered: Seconds until what was lost was there again.
+        recovered: Seconds until what was lost was there again: blocks rebuilt, steps
+            made again after a return to a checkpoint, a checkpoint written again.
         caught_up: Seconds until an outer step was done that had not been before.
         replayed: Outer steps that were made a second time.
     """
@@ -48,48 +54,75 @@ class Row:
 
 
 def rows(
-    injections: Sequence[Injection],
-    events: Sequence[Event],
-    progress: Sequence[tuple[float, int]],
+    injections: Sequence[Injection], events: Sequence[Event], progress: Progress
 ) -> list[Row]:
-    """Ascribes every event to the last fault before it.
+    """Ascribes every event to the last fault before it that it can come from.
 
     Args:
         injections: In order.
         events: In order.
-        progress: When each number of outer steps was first seen.
+        progress: In order; the number falls where a run goes back to a checkpoint.
     """
-    ends = [*(injection.time for injection in injections[1:]), float("inf")]
+    caused: list[list[Event]] = [[] for _ in injections]
+    for event in events:
+        cause = _cause(injections, event)
+        if cause is not None:
+            caused[cause].append(event)
     return [
-        _row(
-            one,
-            [event for event in events if one.time <= event["time"] < end],
-            next((t for t, step in progress if t > one.time and step > one.step), None),
-        )
-        for one, end in zip(injections, ends, strict=True)
+        _row(one, own, progress) for one, own in zip(injections, caused, strict=True)
     ]
 
 
-def _row(one: Injection, events: list[Event], caught_up: float | None) -> Row:
+def _cause(injections: Sequence[Injection], event: Event) -> int | None:
+    for index in reversed(range(len(injections))):
+        one = injections[index]
+        if one.time <= event["time"] and _can_cause(one.kind, event["event"]):
+            return index
+    return None
+
+
+def _can_cause(fault: str, event: str) -> bool:
+    if event in OF_DISK:
+        return fault == DISK_FULL
+    if event == "resumed":
+        return fault in ENDS_DRIVER
+    return fault != DISK_FULL
+
+
+def _row(one: Injection, events: Sequence[Event], progress: Progress) -> Row:
     def since(time: float | None) -> float | None:
         return None if time is None else time - one.time
 
-    def times(kinds: Sequence[str]) -> list[float]:
-        return [event["time"] for event in events if event["event"] in kinds]
-
+    noticed = [event["time"] for event in events if event["event"] in NOTICED]
     return Row(
         injection=one,
-        detected=since(min(times(NOTICED), default=None)),
-        recovered=since(max(times(RECOVERED), default=None)),
-        caught_up=since(caught_up),
+        detected=since(min(noticed, default=None)),
+        recovered=since(max(_ends(events, progress), default=None)),
+        caught_up=since(
+            next((t for t, step in progress if t > one.time and step > one.step), None)
+        ),
         replayed=_replayed(one, events),
     )
 
 
-def _replayed(one: Injection, events: list[Event]) -> int | None:
-    resumed = [event["outer_step"] for event in events if event["event"] == "resumed"]
-    if resumed:
-        return max(one.step - resumed[0], 0)
+def _ends(events: Sequence[Event], progress: Progress) -> list[float]:
+    """When each thing that had to be brought back was back."""
+    ends = _times(events, REBUILT)
+    for again in _times(events, AGAIN)[-1:]:
+        ends += [t for t, _ in progress if t > again][:1]
+    for failed in _times(events, ["checkpoint_failed"])[-1:]:
+        ends += [t for t in _times(events, ["checkpoint"]) if t > failed][:1]
+    return ends
+
+
+def _times(events: Iterable[Event], kinds: Sequence[str]) -> list[float]:
+    return [event["time"] for event in events if event["event"] in kinds]
+
+
+def _replayed(one: Injection, events: Sequence[Event]) -> int | None:
+    back = [event["outer_step"] for event in events if event["event"] in AGAIN]
+    if back:
+        return max(one.step - back[0], 0)
     rebuilt = [event["replayed"] for event in events if event["event"] == "recovered"]
     return max(rebuilt, default=None)
 
@@ -105,12 +138,7 @@ def table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     return "\n".join(line.rstrip() for line in padded)
 
 
-def as_json(row: Row) -> str:
-    """The row as one JSON object."""
-    return json.dumps(dataclasses.asdict(row))
-
-
 def _cell(value: object) -> str:
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -12,31 +12,35 @@ from pathlib import Path
 
 from tests.chaos.job import Job
 from tests.hosts import redis
-from tests.hosts.hosts import Hosts
+from tests.hosts.hosts import DISK, Hosts
 from tests.hosts.ray_nodes import RayNodes
 
 WORKERS = ("w1", "w2", "w3", "w4")
+SHARDS = 4  # As in job.yaml.
 CPUS = 2  # Of a worker: two workers can be away and four shards still have a place.
-DISK_MB = 256
+CHECKPOINTS = "checkpoints"  # On the disk that all hosts see.
 
 
 class Scene:
     """One run's hosts, Ray and driver; a context manager."""
 
-    def __init__(self, folder: Path, cache: Path, with_redis: bool) -> None:
+    def __init__(
+        self, folder: Path, cache: Path, with_redis: bool, disk_mb: int = 256
+    ) -> None:
         """Powers the hosts and starts Ray on them.
 
         Args:
             folder: For the run and all logs.
             cache: For compiled programs.
             with_redis: Whether the head is to survive the loss of its host.
+            disk_mb: Size of the disk that the checkpoints lie on.
         """
         folder.mkdir(parents=True)
         self._folder = folder
         self._head_env: dict[str, str] = {}
         names = ["head", "driver", *WORKERS, *(["redis"] if with_redis else [])]
         with contextlib.ExitStack() as stack:
-            self.hosts = stack.enter_context(Hosts(names, DISK_MB))
+            self.hosts = stack.enter_context(Hosts(names, disk_mb))
             self.nodes = RayNodes(self.hosts, folder, cache)
             if with_redis:
                 self._head_env = redis.start(self.hosts["redis"])
@@ -48,13 +52,14 @@ class Scene:
 
     def __exit__(self, *error: object) -> None:
         if error[0] is not None:
-            self._keep_logs()
+            self.keep_logs()
         self._stack.close()
 
     def start_job(self, overrides: Sequence[str] = ()) -> None:
         """Starts the driver."""
         env = self.nodes.env | {"RAY_ADDRESS": self.nodes.address}
-        self.job = Job(self._folder / "run", overrides, self.hosts["driver"], env)
+        words = [f"checkpoint.path={DISK}/{CHECKPOINTS}", *overrides]
+        self.job = Job(self._folder / "run", words, self.hosts["driver"], env)
 
     def tend(self) -> None:
         """Starts again what ended and should run."""
@@ -70,6 +75,10 @@ class Scene:
         else:
             self.nodes.start_worker(host, CPUS if host in WORKERS else 0)
 
+    def forget_head(self) -> None:
+        """Lets the next head begin with nothing."""
+        self._head_env = {}
+
     def boot(self, host: str) -> None:
         """Powers a host and starts Ray on it."""
         self.hosts.boot(host)
@@ -77,8 +86,22 @@ class Scene:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the run's checkpoints lie."""
-        return self.job.folder / "checkpoints"
+        """Where the run's checkpoints lie, as seen from outside."""
+        return self.hosts.disk() / CHECKPOINTS
+
+    def manifests(self) -> list[Path]:
+        """Those of the checkpoints, oldest first."""
+        return sorted(self.checkpoints.glob("step_*/manifest.json"))
+
+    def megabytes(self) -> float:
+        """State a shard, as in the newest checkpoint; 0 where there is none."""
+        parts = [
+            part.stat().st_size
+            for manifest in self.manifests()[-1:]
+            for part in manifest.parent.glob("*.npz")
+            if not part.name.startswith("driver")
+        ]
+        return sum(parts) / SHARDS / 1e6
 
     def present(self) -> list[str]:
         """Workers whose host is up and whose Ray says that it runs."""
@@ -88,6 +111,12 @@ class Scene:
         """Workers that hold shards."""
         return [worker for worker in self.present() if self.nodes.shards(worker)]
 
+    def whole(self) -> bool:
+        """Whether every worker is there, and every shard."""
+        if len(self.present()) < len(WORKERS):
+            return False
+        return sum(len(self.nodes.shards(worker)) for worker in WORKERS) == SHARDS
+
     def _start_ray(self) -> None:
         self.start_node("head")
         self.nodes.await_started("head")
@@ -95,7 +124,7 @@ class Scene:
             self.start_node(host)
         self.nodes.await_started("driver", *WORKERS)
 
-    def _keep_logs(self) -> None:
+    def keep_logs(self) -> None:
         """Copies what Ray wrote on hosts that still stand, for whoever looks why."""
         for host in self.hosts:
             if not host.up:

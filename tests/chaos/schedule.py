@@ -4,23 +4,31 @@ import dataclasses
 import random
 from collections.abc import Sequence
 
+SHARD_KILLED = "shard killed"
+HOST_CUT = "host cut"
+DRIVER_KILLED = "driver killed"
+HEAD_LOST_REDIS = "head lost, Redis"
+HEAD_LOST = "head lost"  # All is lost then but what is on disk.
+DISK_FULL = "disk full"
+HALF_WRITTEN = "checkpoint half written"
+
 # What strikes, and for how many seconds it lasts where it lasts by itself.
 KINDS: dict[str, tuple[float, float]] = {
-    "shard killed": (0.0, 0.0),
+    SHARD_KILLED: (0.0, 0.0),
     "raylet killed": (0.0, 0.0),
-    "host cut": (6.0, 12.0),
+    HOST_CUT: (6.0, 12.0),
     "host crashed": (1.0, 3.0),
     "host paused": (1.0, 10.0),
     "drain notice": (0.0, 0.0),
-    "driver killed": (0.0, 0.0),
-    "head lost, Redis": (1.0, 3.0),
+    DRIVER_KILLED: (0.0, 0.0),
+    HEAD_LOST_REDIS: (1.0, 3.0),
     "slow link": (4.0, 8.0),
-    "disk full": (3.0, 6.0),
-    "checkpoint cut short": (0.0, 0.0),
+    DISK_FULL: (5.0, 8.0),
+    HALF_WRITTEN: (0.0, 0.0),
 }
-NEEDS_REDIS = "head lost, Redis"
-CLUSTER_LOST = "head lost"  # Without Redis, all is lost but what is on disk.
+ENDS_DRIVER = (DRIVER_KILLED, HALF_WRITTEN, HEAD_LOST)
 EARLIEST, LATEST = 0.15, 0.8  # Of a run's outer steps.
+COPIES = ("driver", "buddies")  # Who keeps the shards' snapshots, run by run.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Fault:
     """One thing that goes wrong.
 
     Attributes:
-        kind: What; one of `KINDS`, or `CLUSTER_LOST`.
+        kind: What; one of `KINDS`, or `HEAD_LOST`.
         step: Once so many outer steps are done.
         draw: In [0, 1): which of those that can be struck.
         seconds: How long it lasts, where it lasts.
@@ -42,15 +50,25 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """One run and its faults, in order."""
+    """One run and its faults, in order.
+
+    Attributes:
+        name: Of the run.
+        faults: In order.
+        overrides: Of the job's configuration.
+        one_by_one: Each fault waits until nothing is left of the one before, and the
+            run is stopped after the last.
+    """
 
     name: str
     faults: tuple[Fault, ...] = ()
+    overrides: tuple[str, ...] = ()
+    one_by_one: bool = False
 
     @property
     def redis(self) -> bool:
         """Whether the head must keep what it knows in Redis."""
-        return any(fault.kind == NEEDS_REDIS for fault in self.faults)
+        return any(fault.kind == HEAD_LOST_REDIS for fault in self.faults)
 
 
 def schedule(
@@ -66,15 +84,18 @@ def schedule(
         redis: Whether there is a Redis.
     """
     draw = random.Random(seed)
-    kinds = [kind for kind in KINDS if redis or kind != NEEDS_REDIS] * each
+    kinds = [kind for kind in KINDS if redis or kind != HEAD_LOST_REDIS] * each
     draw.shuffle(kinds)
-    hands = [kinds[run::runs] for run in range(runs)] + [[CLUSTER_LOST]]
-    return [
-        Plan("calm"),
-        *(
-            Plan(f"run {number}", _faults(draw, hand, outer_steps))
-            for number, hand in enumerate(hands, start=1)
-        ),
+    hands = [kinds[run::runs] for run in range(runs)] + [[HEAD_LOST]]
+    length = f"run.outer_steps={outer_steps}"
+    calm = Plan("calm", overrides=(length,))
+    return [calm] + [
+        Plan(
+            f"run {number}",
+            _faults(draw, hand, outer_steps),
+            (length, f"cluster.snapshots={COPIES[number % 2]}"),
+        )
+        for number, hand in enumerate(hands, start=1)
     ]
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tests.chaos.schedule import CLUSTER_LOST, KINDS, NEEDS_REDIS, schedule
+from tests.chaos.schedule import HEAD_LOST, HEAD_LOST_REDIS, KINDS, schedule
 
 
 def struck(seed: int, **options) -> Counter[str]:
@@ -14,12 +14,12 @@ def struck(seed: int, **options) -> Counter[str]:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_every_kind_strikes_as_often_as_asked(seed):
-    assert struck(seed) == dict.fromkeys(KINDS, 2) | {CLUSTER_LOST: 1}
+    assert struck(seed) == dict.fromkeys(KINDS, 2) | {HEAD_LOST: 1}
     assert sum(struck(seed).values()) >= 20
 
 
 def test_without_redis_its_fault_is_left_out():
-    assert struck(0, redis=False) == struck(0) - Counter({NEEDS_REDIS: 2})
+    assert struck(0, redis=False) == struck(0) - Counter({HEAD_LOST_REDIS: 2})
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -43,4 +43,4 @@ def test_a_seed_says_it_all_and_seeds_differ():
 
 def test_only_runs_that_lose_a_head_to_redis_need_one():
     for plan in schedule(5, 300):
-        assert plan.redis == (NEEDS_REDIS in [fault.kind for fault in plan.faults])
+        assert plan.redis == (HEAD_LOST_REDIS in [fault.kind for fault in plan.faults])
