@@ -84,6 +84,16 @@ class Scene:
         self.hosts.boot(host)
         self.start_node(host)
 
+    def mend(self) -> None:
+        """Ends whatever may still be wrong with links, processes and the disk."""
+        self.hosts.free_disk()
+        for host in self.hosts:
+            if host.up:
+                host.heal()
+                host.resume()
+            else:
+                self.boot(host.name)
+
     @property
     def checkpoints(self) -> Path:
         """Where the run's checkpoints lie, as seen from outside."""
