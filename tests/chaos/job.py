@@ -1,21 +1,20 @@
-"""The driver as a process on a host: started again when it dies, read by its files."""
+"""A supervised run on a host: its driver can be killed, and its files are read."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.hosts.hosts import Host, inner_pid
+from tests.hosts.namespace import await_gone, child
 
 CONFIG = Path(__file__).with_name("job.yaml")
-RESTARTS = 10
-BACK_OFF = 1.0  # Seconds before the driver is started again.
 STOP_SECONDS = 30.0
+RESTARTED = "pes: the driver"  # How a line of the supervisor's begins.
 
 
 class Job:
@@ -23,49 +22,46 @@ class Job:
 
     Attributes:
         folder: The run's directory.
-        restarts: How often the driver was started again.
     """
 
     def __init__(
         self, folder: Path, overrides: Sequence[str], host: Host, env: dict[str, str]
     ) -> None:
-        self.folder, self._host, self._env = folder, host, env
-        self._overrides = list(overrides)
-        self.restarts = 0
-        self._start()
+        self.folder, self._log = folder, folder.with_suffix(".log")
+        pes = str(Path(sys.executable).parent / "pes")
+        argv = [pes, "supervise", str(CONFIG), *overrides, "--run-dir", str(folder)]
+        with self._log.open("wb") as output:
+            self._supervisor: subprocess.Popen[bytes] = host.start(argv, env, output)
 
-    def tend(self) -> None:
-        """Starts the driver again where it died.
-
-        Raises:
-            OSError: It ended for good without finishing.
-        """
-        status = self._process.poll()
-        if status in (None, 0):
-            return
-        if self.restarts == RESTARTS:
-            raise OSError(f"the driver ended {RESTARTS + 1} times, last with {status}")
-        time.sleep(BACK_OFF)
-        self.restarts += 1
-        self._start()
+    def check(self) -> None:
+        """Raises OSError where the supervisor has given up."""
+        status = self._supervisor.poll()
+        if status not in (None, 0):
+            last = self._log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise OSError(f"the supervisor left with status {status}: {last}")
 
     def driver(self) -> int:
-        """The driver's process."""
-        return inner_pid(self._process)
+        """The driver's process; there is one but for a moment after its death."""
+        return child(inner_pid(self._supervisor))
 
     def kill_driver(self) -> None:
         """Kills the driver's process as the kernel would that needs its memory."""
-        os.kill(self.driver(), signal.SIGKILL)
-        self._process.wait(STOP_SECONDS)
+        pid = self.driver()
+        os.kill(pid, signal.SIGKILL)
+        await_gone([pid])
 
     def stop(self) -> None:
         """Asks the run to stop, and waits until it has."""
-        os.kill(self.driver(), signal.SIGTERM)
-        self._process.wait(STOP_SECONDS)
+        os.kill(inner_pid(self._supervisor), signal.SIGTERM)
+        self._supervisor.wait(STOP_SECONDS)
+
+    def restarts(self) -> int:
+        """How often the driver was started again."""
+        return self._log.read_text(errors="replace").count(RESTARTED)
 
     def finished(self) -> bool:
         """Whether it has ended well."""
-        return self._process.poll() == 0
+        return self._supervisor.poll() == 0
 
     def outer_step(self) -> int:
         """Outer steps done."""
@@ -86,11 +82,3 @@ class Job:
         except OSError:
             return []
         return lines[:-1]  # What follows the last line break is still being written.
-
-    def _start(self) -> None:
-        pes = str(Path(sys.executable).parent / "pes")
-        argv = [pes, "run", str(CONFIG), *self._overrides, "--run-dir", self.folder]
-        with self.folder.with_suffix(".log").open("ab") as output:
-            self._process: subprocess.Popen[bytes] = self._host.start(
-                [str(word) for word in argv], self._env, output
-            )

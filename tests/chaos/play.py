@@ -66,7 +66,7 @@ class Play:
             rows(self._injections, job.events(), self._progress),
             None if failed else job.theta_sha256(),
             time.time() - self._began,
-            job.restarts,
+            job.restarts(),
             self._scene.megabytes(),
             failed,
         )

@@ -1,7 +1,7 @@
 """Four workers, a head, a driver: one run's cluster, and those who look after it.
 
 What an operator or a machine's init system would do is done here too: a node whose Ray
-ended is started again, a host that crashed is booted, a driver that died runs again.
+ended is started again, a host that crashed is booted.
 """
 
 import contextlib
@@ -56,14 +56,14 @@ class Scene:
         self._stack.close()
 
     def start_job(self, overrides: Sequence[str] = ()) -> None:
-        """Starts the driver."""
+        """Starts the run, under its supervisor."""
         env = self.nodes.env | {"RAY_ADDRESS": self.nodes.address}
         words = [f"checkpoint.path={DISK}/{CHECKPOINTS}", *overrides]
         self.job = Job(self._folder / "run", words, self.hosts["driver"], env)
 
     def tend(self) -> None:
         """Starts again what ended and should run."""
-        self.job.tend()
+        self.job.check()
         for node in list(self.nodes.nodes.values()):
             if self.hosts[node.host].up and node.process.poll() is not None:
                 self.start_node(node.host)
