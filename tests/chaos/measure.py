@@ -42,7 +42,8 @@ class Row:
         detected: Seconds until the run noticed.
         recovered: Seconds until what was lost was there again: blocks rebuilt, steps
             made again after a return to a checkpoint, a checkpoint written again.
-        caught_up: Seconds until an outer step was done that had not been before.
+        caught_up: Seconds until an outer step was done, all that was lost being back,
+            that had not been done before.
         replayed: Outer steps that were made a second time.
     """
 
@@ -93,14 +94,15 @@ def _row(one: Injection, events: Sequence[Event], progress: Progress) -> Row:
     def since(time: float | None) -> float | None:
         return None if time is None else time - one.time
 
-    noticed = [event["time"] for event in events if event["event"] in NOTICED]
+    recovered = max(_ends(events, progress), default=None)
+    # A step that was all but done when the fault struck does not count.
+    after = one.time if recovered is None else recovered
+    new = [t for t, step in progress if t >= after and step > one.step]
     return Row(
         injection=one,
-        detected=since(min(noticed, default=None)),
-        recovered=since(max(_ends(events, progress), default=None)),
-        caught_up=since(
-            next((t for t, step in progress if t > one.time and step > one.step), None)
-        ),
+        detected=since(min(_times(events, NOTICED), default=None)),
+        recovered=since(recovered),
+        caught_up=since(new[0] if new else None),
         replayed=_replayed(one, events),
     )
 

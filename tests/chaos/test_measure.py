@@ -27,6 +27,13 @@ def test_a_lost_shard_is_noticed_rebuilt_and_made_up_for():
     assert costs(row) == (2.0, 4.0, 5.0, 7)
 
 
+def test_the_step_under_way_when_the_fault_struck_does_not_show_that_it_is_over():
+    progress = [(9.0, 50), (10.1, 52), (15.0, 53)]
+    events = [event(12.0, "lost"), event(14.0, "recovered", replayed=1)]
+    [row] = rows([injected("host cut")], events, progress)
+    assert costs(row) == (2.0, 4.0, 5.0, 1)
+
+
 def test_what_nobody_noticed_costs_only_time():
     [row] = rows([injected("slow link")], [], PROGRESS)
     assert costs(row) == (None, None, 5.0, None)
