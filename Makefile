@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal \
 DEMO := pes truncated_es tbptt
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test slow nightly check format lock clean
+.PHONY: help install dev demo test slow nightly chaos check format lock clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
@@ -47,6 +47,10 @@ slow: .venv/.dev  ## Run the tests that take minutes.
 
 nightly: .venv/.dev  ## Run the longest tests; having none is no failure.
 	$(BIN)/python -m pytest -m nightly || [ $$? -eq 5 ]
+
+chaos: .venv/.dev  ## Break hosts under a run in every way; needs root, 25 minutes.
+	$(BIN)/python -m pytest -m chaos
+	$(BIN)/python -m tests.chaos
 
 check: .venv/.dev  ## Check format, lint, types and layers; run the quick tests.
 	$(BIN)/ruff format --check
