@@ -38,7 +38,20 @@ class Struck:
 
 def strike(scene: Scene, fault: Fault) -> Struck | None:
     """Makes the fault happen; None where it cannot yet."""
-    return EFFECTS[fault.kind](scene, fault.draw)
+    try:
+        struck = EFFECTS[fault.kind](scene, fault.draw)
+    except (IndexError, ProcessLookupError, FileNotFoundError):
+        return None  # The process that was to be struck has just gone by itself.
+    if struck is None:
+        return None
+    victim = struck.victim
+    scene.afflicted.add(victim)
+
+    def repair() -> None:
+        struck.repair()
+        scene.afflicted.discard(victim)
+
+    return Struck(victim, repair)
 
 
 def _shard_killed(scene: Scene, draw: float) -> Struck | None:
@@ -53,7 +66,7 @@ def _raylet_killed(scene: Scene, draw: float) -> Struck | None:
     victim = _spare(scene, draw)
     if victim is None:
         return None
-    os.kill(scene.nodes.raylet(victim), signal.SIGKILL)
+    os.kill(scene.nodes.raylets(victim)[0], signal.SIGKILL)
     return Struck(victim)
 
 
@@ -98,6 +111,8 @@ def _driver_killed(scene: Scene, draw: float) -> Struck | None:
 def _head_lost(scene: Scene, draw: float) -> Struck | None:
     """The head's host crashes; Redis has what the head knew."""
     del draw
+    if not scene.hosts["head"].up:
+        return None
     scene.hosts["head"].crash()
     return Struck("head", lambda: scene.boot("head"))
 
@@ -110,7 +125,8 @@ def _cluster_lost(scene: Scene, draw: float) -> Struck | None:
     def repair() -> None:
         scene.boot("head")
         for host in ("driver", *WORKERS):
-            os.kill(scene.nodes.raylet(host), signal.SIGKILL)
+            for raylet in scene.nodes.raylets(host):
+                os.kill(raylet, signal.SIGKILL)
 
     return Struck("head", repair)
 

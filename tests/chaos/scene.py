@@ -22,7 +22,11 @@ CHECKPOINTS = "checkpoints"  # On the disk that all hosts see.
 
 
 class Scene:
-    """One run's hosts, Ray and driver; a context manager."""
+    """One run's hosts, Ray and driver; a context manager.
+
+    Attributes:
+        afflicted: What a fault has struck that is not over yet.
+    """
 
     def __init__(
         self, folder: Path, cache: Path, with_redis: bool, disk_mb: int = 256
@@ -37,6 +41,7 @@ class Scene:
         """
         folder.mkdir(parents=True)
         self._folder = folder
+        self.afflicted: set[str] = set()
         self._head_env: dict[str, str] = {}
         names = ["head", "driver", *WORKERS, *(["redis"] if with_redis else [])]
         with contextlib.ExitStack() as stack:
@@ -86,6 +91,7 @@ class Scene:
 
     def mend(self) -> None:
         """Ends whatever may still be wrong with links, processes and the disk."""
+        self.afflicted.clear()
         self.hosts.free_disk()
         for host in self.hosts:
             if host.up:
@@ -114,8 +120,9 @@ class Scene:
         return sum(parts) / SHARDS / 1e6
 
     def present(self) -> list[str]:
-        """Workers whose host is up and whose Ray says that it runs."""
-        return [w for w in WORKERS if self.hosts[w].up and self.nodes.started(w)]
+        """Workers that nothing ails and whose Ray says that it runs."""
+        well = [w for w in WORKERS if w not in self.afflicted and self.hosts[w].up]
+        return [worker for worker in well if self.nodes.started(worker)]
 
     def with_shards(self) -> list[str]:
         """Workers that hold shards."""

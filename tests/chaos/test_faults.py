@@ -109,11 +109,11 @@ def test_a_killed_shard_is_gone_and_its_host_is_not(scene):
     before = {worker: scene.nodes.shards(worker) for worker in WORKERS}
     victim = struck(scene, "shard killed").victim
     assert soon(lambda: not running(before[victim][0]))
-    assert running(scene.nodes.raylet(victim))
+    assert running(scene.nodes.raylets(victim)[0])
 
 
 def test_a_killed_raylet_takes_its_shards_along(scene):
-    before = {w: (scene.nodes.raylet(w), *scene.nodes.shards(w)) for w in WORKERS}
+    before = {w: [*scene.nodes.raylets(w), *scene.nodes.shards(w)] for w in WORKERS}
     victim = struck(scene, "raylet killed").victim
     assert soon(lambda: not any(map(running, before[victim])))
     assert scene.hosts[victim].up
@@ -121,7 +121,7 @@ def test_a_killed_raylet_takes_its_shards_along(scene):
 
 def test_a_cut_host_hears_nothing_and_is_given_up_while_it_lives(scene):
     cut = struck(scene, "host cut")
-    host, raylet = scene.hosts[cut.victim], scene.nodes.raylet(cut.victim)
+    host, raylet = scene.hosts[cut.victim], scene.nodes.raylets(cut.victim)[0]
     heard = received(host)
     assert soon(lambda: not nodes(scene)[host.ip][1])
     assert received(host) == heard
@@ -170,7 +170,7 @@ def test_a_killed_driver_did_not_end_by_itself(scene):
 
 def test_a_lost_head_with_redis_comes_back_as_the_same_cluster(scene):
     before = nodes(scene)
-    raylets = [scene.nodes.raylet(worker) for worker in WORKERS]
+    raylets = [scene.nodes.raylets(worker)[0] for worker in WORKERS]
     [gcs] = scene.hosts["head"].pids("gcs_server ")
     loss = struck(scene, "head lost, Redis")
     assert not running(gcs)

@@ -91,9 +91,9 @@ class RayNodes:
         node = self.nodes[host]
         return node.process.poll() is None and STARTED in node.log.read_bytes()
 
-    def raylet(self, host: str) -> int:
-        """The raylet's process."""
-        return self._hosts[host].pids("raylet/raylet ")[0]
+    def raylets(self, host: str) -> list[int]:
+        """The raylet's process; none where it has died."""
+        return self._hosts[host].pids("raylet/raylet ")
 
     def shards(self, host: str) -> list[int]:
         """The processes of the shards on a host."""
