@@ -1,6 +1,7 @@
 """Calls to shards, each with its deadline: what ended well, and what never will."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -30,8 +31,13 @@ class Asked:
     member: Member
     items: list[int]
     deadline: float
-    adopting: tuple[Call, ...]
-    recovering: tuple[Recovery, ...]
+    adopting: tuple[Call, ...] = ()
+    recovering: tuple[Recovery, ...] = ()
+
+    @classmethod
+    def nothing(cls, member: Member) -> "Asked":
+        """Of a shard from which no answer is awaited."""
+        return cls(member, [], math.inf)
 
 
 Pending = dict[Call, Asked]

@@ -267,14 +267,17 @@ class ShardPool:
         while pending:
             for asked, answer in list(self._calls.answers(pending)):
                 member = asked.member
-                if isinstance(answer, Failure) and not member.lost:
-                    given_up = self._replace(member, answer)
-                    if given_up is not None:
-                        return given_up
-                if not member.lost and not isinstance(answer, Failure):
+                if not (member.lost or isinstance(answer, Failure)):
                     self._recovered(asked)
                     answers |= answer
                     continue
+                if not member.lost:
+                    others = self._lost_with(member, answer)
+                    given_up = self._replace([member, *others], answer)
+                    if given_up is not None:
+                        return given_up
+                    for other in others:
+                        pending |= again(Asked.nothing(other))
                 # Also where it had answered before it was lost: its blocks have been
                 # rebuilt as they were before.
                 pending |= again(asked)
@@ -282,24 +285,41 @@ class ShardPool:
 
     # --- What is lost -----------------------------------------------------------------
 
-    def _replace(self, member: Member, failure: Failure) -> Lost | None:
-        """Rebuilds a lost shard, or says why the run cannot go on."""
-        member.lost = True
+    def _lost_with(self, member: Member, failure: Failure) -> list[Member]:
+        """The other shards of a host that is gone, whether they have answered or not.
+
+        Rebuilt together, they cost the time of one.
+        """
         node = self._transport.node_of(member.actor)
-        self._log("lost", shard=member.slot, node=node or "", reason=failure.reason)
-        # Before it is replaced: a shard that only hangs must never answer again.
-        self._transport.kill(member.actor)
-        self._members.remove(member)
+        if failure.kind not in ("host", "preempted") or failure.stored or not node:
+            return []
+        return [
+            other
+            for other in self._members
+            if other is not member and self._transport.node_of(other.actor) == node
+        ]
+
+    def _replace(self, members: Sequence[Member], failure: Failure) -> Lost | None:
+        """Rebuilds lost shards of one host, or says why the run cannot go on."""
+        node = self._transport.node_of(members[0].actor)
+        for member in members:
+            member.lost = True
+            self._log("lost", shard=member.slot, node=node or "", reason=failure.reason)
+            # Before it is replaced: a shard that only hangs must never answer again.
+            self._transport.kill(member.actor)
+            self._members.remove(member)
         hosts = len(self._roster.nodes.alive)
-        verdict = judge(self._losses, self._settings.budgets, failure, node, hosts)
-        self._losses = verdict.losses
-        if verdict.give_up is not None:
-            return Lost(member.slot, verdict.give_up, user_error=verdict.user_error)
-        if failure.stored or self._copies.gone(member.blocks):
-            reason = f"{failure.reason}, and the copy of its blocks is gone too"
-            return Lost(member.slot, reason, resumable=True)
-        self._roster.avoid(node, verdict.avoid_seconds)
-        self._rehouse(member)
+        for member in members:
+            verdict = judge(self._losses, self._settings.budgets, failure, node, hosts)
+            self._losses = verdict.losses
+            if verdict.give_up is not None:
+                return Lost(member.slot, verdict.give_up, user_error=verdict.user_error)
+            if failure.stored or self._copies.gone(member.blocks):
+                reason = f"{failure.reason}, and the copy of its blocks is gone too"
+                return Lost(member.slot, reason, resumable=True)
+            self._roster.avoid(node, verdict.avoid_seconds)
+        for member in members:
+            self._rehouse(member)
         return None
 
     def _rehouse(self, lost: Member) -> None:

@@ -172,6 +172,31 @@ def test_the_blocks_of_a_silent_host_go_to_the_others(
     assert {process.node for process in run.cluster.shards()} == {"a", "c", "d"}
 
 
+@pytest.mark.parametrize("snapshots", ["driver", "buddies"])
+@pytest.mark.parametrize("method", ["advance", "save"])
+def test_all_shards_of_a_lost_host_are_rebuilt_at_once(
+    tmp_path: pathlib.Path, snapshots: str, method: str
+) -> None:
+    def both_are_cut(cluster: ScriptedTransport, made: Any) -> None:
+        of_step = method != "advance" or made.arguments[0] == 9
+        if done or made.method != method or not of_step:
+            return
+        # The first of the two has answered by then.
+        if made.process is [one for one in cluster.shards() if one.node == "a"][1]:
+            done.append(made)
+            cluster.cut("a")
+
+    done: list[Any] = []
+    hosts = {"a": 2, "b": 2, "c": 2}
+    run = Run(tmp_path, both_are_cut, hosts=hosts, shards=4, snapshots=snapshots)
+    assert done
+    assert run.bits == calm()
+    assert run.kinds()[:2] == ["lost", "lost"]
+    lost, other = run.events[:2]
+    assert lost.fields["node"] == other.fields["node"] == "a"
+    assert lost.fields["shard"] != other.fields["shard"]
+
+
 def test_two_hosts_lost_at_once(tmp_path: pathlib.Path) -> None:
     hooks = [once(cut, "advance", step=9, host=host) for host in "bc"]
     run = Run(tmp_path, *hooks)
