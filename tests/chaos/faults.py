@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tests.chaos.scene import WORKERS, Scene
 from tests.chaos.schedule import (
     DISK_FULL,
+    DRAIN_NOTICE,
     DRIVER_KILLED,
     HALF_WRITTEN,
     HEAD_LOST,
@@ -181,7 +182,7 @@ EFFECTS: dict[str, Callable[[Scene, float], Struck | None]] = {
     HOST_CUT: _host_cut,
     "host crashed": _host_crashed,
     "host paused": _host_paused,
-    "drain notice": _drain_notice,
+    DRAIN_NOTICE: _drain_notice,
     DRIVER_KILLED: _driver_killed,
     HEAD_LOST_REDIS: _head_lost,
     HEAD_LOST: _cluster_lost,

@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tests.chaos.schedule import DISK_FULL, ENDS_DRIVER
+from tests.chaos.schedule import DISK_FULL, DRAIN_NOTICE, ENDS_DRIVER
 
-REBUILT = ("recovered", "drained", "moved")
+REBUILT = ("recovered", "drained")
 AGAIN = ("resumed", "fell_back")
 NOTICED = ("lost", "checkpoint_failed", *REBUILT, *AGAIN)
 OF_DISK = ("checkpoint_failed", "checkpoint")
@@ -85,6 +85,8 @@ def _cause(injections: Sequence[Injection], event: Event) -> int | None:
 def _can_cause(fault: str, event: str) -> bool:
     if event in OF_DISK:
         return fault == DISK_FULL
+    if event == "drained":
+        return fault == DRAIN_NOTICE
     if event == "resumed":
         return fault in ENDS_DRIVER
     return fault != DISK_FULL

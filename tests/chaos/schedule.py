@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 SHARD_KILLED = "shard killed"
 HOST_CUT = "host cut"
+DRAIN_NOTICE = "drain notice"
 DRIVER_KILLED = "driver killed"
 HEAD_LOST_REDIS = "head lost, Redis"
 HEAD_LOST = "head lost"  # All is lost then but what is on disk.
@@ -19,7 +20,7 @@ KINDS: dict[str, tuple[float, float]] = {
     HOST_CUT: (6.0, 12.0),
     "host crashed": (1.0, 3.0),
     "host paused": (1.0, 10.0),
-    "drain notice": (0.0, 0.0),
+    DRAIN_NOTICE: (0.0, 0.0),
     DRIVER_KILLED: (0.0, 0.0),
     HEAD_LOST_REDIS: (1.0, 3.0),
     "slow link": (4.0, 8.0),

@@ -84,6 +84,20 @@ def test_each_event_is_ascribed_to_the_last_fault_that_can_have_caused_it():
     assert [row.detected for row in seen] == [5.0, 3.0, 1.0]
 
 
+def test_a_drain_ends_with_the_move_and_no_other_fault_does():
+    faults = [injected("drain notice", time=1.0), injected("host cut", time=2.0)]
+    events = [
+        event(3.0, "lost"),
+        event(4.0, "recovered", replayed=1),
+        event(6.0, "joined"),
+        event(6.0, "drained"),
+        event(6.0, "moved"),
+    ]
+    drain, cut = rows(faults, events, PROGRESS)
+    assert (drain.detected, drain.recovered) == (5.0, 5.0)
+    assert (cut.detected, cut.recovered) == (1.0, 2.0)
+
+
 def test_events_before_the_first_fault_are_nobodys():
     [row] = rows([injected("host cut")], [event(1.0, "recovered")], PROGRESS)
     assert row.detected is None
