@@ -22,6 +22,7 @@ from pes_cluster.core.task import Theta
 
 DRIVER_BYTES = 64 * 2**20  # Copies of up to this size are the driver's to keep.
 COPY_SECONDS = 10.0  # Later than this, a copy is not waited for.
+LOST_SECONDS = 60.0  # Later than this, it will not come: the next one may.
 
 Blocks = dict[int, Arrays | None]  # None: a fresh block.
 
@@ -91,14 +92,19 @@ class Copies:
         for arrival in self._transport.wait(self._kept.arrivals, 0):
             blocks = self._transport.result(arrival)
             if isinstance(blocks, Failure):
-                copy = self._kept.failed(arrival)
                 # Not the buddy's fault where the shard had nothing to give.
-                if copy.node is not None and not blocks.stored:
-                    self._dismiss(copy.node)
+                self._give_up(arrival, with_buddy=not blocks.stored)
                 continue
             for old in self._kept.arrived(arrival, blocks):
                 if old.buddy is not None:
                     self._transport.call(old.buddy, "drop", old.name)
+        for arrival in self._kept.overdue(self._clock() - LOST_SECONDS):
+            self._give_up(arrival, with_buddy=True)
+
+    def _give_up(self, arrival: Call, with_buddy: bool) -> None:
+        copy = self._kept.failed(arrival)
+        if with_buddy and copy.node is not None:
+            self._dismiss(copy.node)
 
     def adopt(self, member: Member, blocks: Sequence[int]) -> int:
         """Lets a shard take blocks over from their copies; returns windows replayed.
@@ -138,12 +144,12 @@ class Copies:
             here = self._transport.node_of(member.actor)
             node = buddy_node(here, self._transport.nodes(), avoid)
         if node is None:
-            self._kept.expect(Copy(at_step), member.blocks, call)
+            self._kept.expect(Copy(at_step), member.blocks, call, self._clock())
             return
         buddy, name = self._buddy(node), f"copy_{next(self._names)}"
         arrival = self._transport.call(buddy, "keep", name, call)
         copy = Copy(at_step, buddy=buddy, name=name, node=node)
-        self._kept.expect(copy, member.blocks, arrival)
+        self._kept.expect(copy, member.blocks, arrival, self._clock())
 
     def _buddy(self, node: str) -> Any:
         if node not in self._buddies:

@@ -48,6 +48,7 @@ class _Coming:
     copy: Copy
     indices: tuple[int, ...]
     arrival: Any
+    since: float
 
 
 class Snapshots:
@@ -72,9 +73,15 @@ class Snapshots:
         """The windows from one on."""
         return [entry for entry in self.ring if entry[0] >= outer_step]
 
-    def expect(self, copy: Copy, indices: Sequence[int], arrival: Any) -> None:
+    def expect(
+        self, copy: Copy, indices: Sequence[int], arrival: Any, since: float
+    ) -> None:
         """Notes a copy that is under way."""
-        self._coming.append(_Coming(copy, tuple(indices), arrival))
+        self._coming.append(_Coming(copy, tuple(indices), arrival, since))
+
+    def overdue(self, before: float) -> list[Any]:
+        """The calls that copies begun before a time still wait for."""
+        return [coming.arrival for coming in self._coming if coming.since < before]
 
     @property
     def arrivals(self) -> list[Any]:

@@ -383,6 +383,20 @@ def test_a_copy_that_cannot_be_given_is_said_by_the_heir_that_needed_it(
     assert run.kinds()[:3] == ["lost", "lost", "fell_back"]
 
 
+def test_a_buddy_that_hangs_does_not_end_the_copies(tmp_path: pathlib.Path) -> None:
+    def slowly(cluster: ScriptedTransport, made: Any) -> None:
+        if made.method == "advance":
+            cluster.now += 3.0  # So that what hangs is overdue within the run.
+
+    hooks = [once(hang, "keep"), slowly]
+    run = Run(tmp_path, *hooks, snapshots="buddies", steps=24)
+    assert run.bits == calm()
+    copies = [made.arguments for made in run.cluster.made if made.method == "keep"]
+    assert len(copies) > 2 * len(HOSTS)
+    hung = [process for process in run.cluster.processes if process.hung]
+    assert [process.failure is not None for process in hung] == [True]
+
+
 def test_a_host_that_was_lost_is_better_than_none(tmp_path: pathlib.Path) -> None:
     run = Run(tmp_path, once(hang, "advance", step=9), hosts={"a": 1})
     assert run.bits == calm()
