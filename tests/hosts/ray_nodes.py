@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from pes_cluster.ray_backend.health import HEALTH
 from tests.hosts.hosts import DISK, LOCAL, Hosts, inner_pid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,14 +21,6 @@ PORT = 6379
 START_SECONDS = 60.0
 STARTED = b"Ray runtime started"
 TOKEN = f"{DISK}/token"
-
-HEALTH = {
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-    # A host that was away asks whether it still counts, 60 s apart by Ray's default.
-    "RAY_raylet_liveness_self_check_interval_ms": "5000",
-}
 
 
 @dataclasses.dataclass
