@@ -28,6 +28,15 @@ class Watch:
     policy: Divergence = "cap"
     since: int | None = None
 
+    def totals(self) -> dict[str, float]:
+        """What a checkpoint keeps; `go_on_from` takes it back."""
+        return {"diverging_since": float(self.since or 0)}
+
+    def go_on_from(self, totals: dict[str, float]) -> "Watch":
+        """Returns the watch as it was at a checkpoint."""
+        since = int(totals.get("diverging_since", 0))
+        return dataclasses.replace(self, since=since or None)
+
     def over(
         self, outer_step: int, seen: Iterable[Measured]
     ) -> tuple["Watch", str | None]:

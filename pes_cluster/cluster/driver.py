@@ -152,7 +152,7 @@ class Driver:
             totals, records = manifest.totals, manifest.records
             self._outer_step = manifest.outer_step
             self._state = from_arrays(self._state, checkpoint.driver)
-        self._watch = self._plan.watch
+        self._watch = self._plan.watch.go_on_from(totals)
         self._plan.on_rewind(self._outer_step, records)
         self._ledger.go_on_from(totals)
         if fell_back is not None:
@@ -242,7 +242,7 @@ class Driver:
         manifest = Manifest(
             outer_step=outer_step,
             digest=self._plan.digest,
-            totals=self._ledger.totals(),
+            totals=self._ledger.totals() | self._watch.totals(),
             driver=driver,
             parts=tuple(parts),
             num_particles=self._commands.particles,

@@ -27,6 +27,12 @@ def test_the_step_since_which_pairs_diverge() -> None:
     assert since == [None, 2, 2, None, 5, 5]
 
 
+def test_a_checkpoint_keeps_since_when() -> None:
+    for watch in (Watch("Bowl"), Watch("Bowl").after(7, (1,))):
+        assert Watch("Bowl").go_on_from(watch.totals()) == watch
+    assert Watch("Bowl").go_on_from({}).since is None
+
+
 def test_half_of_the_pairs_end_the_run() -> None:
     watch = Watch("Bowl").after(7, (0,)).after(8, (0, 3, 4))
     assert watch.failure(8, (0, 3), 5) is None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 from typing import Any
 
@@ -332,6 +333,22 @@ def test_the_same_result_on_any_shards_and_after_a_resumption(
     assert sum(record.extra["diverged_pairs"] for record in records) > 0
     restarted = sum(record.extra["restarted_pairs"] for record in records)
     assert (restarted > 0) == (policy == "restart_pair")
+
+
+def test_a_resumed_run_knows_since_when_pairs_diverge(tmp_path: pathlib.Path) -> None:
+    """From the third step on; the run is resumed after that step."""
+    _, records = _meta_train(tmp_path, steps=3, broken=0.35)
+    _, more = _meta_train(tmp_path, steps=4, broken=0.35)
+    counts = [record.extra["diverged_pairs"] for record in records + more]
+    assert [count > 0 for count in counts] == [False, False, True, True]
+    assert _diverging_since(tmp_path) == 3
+
+
+def _diverging_since(folder: pathlib.Path) -> float:
+    newest = max((folder / "checkpoints").iterdir())
+    return json.loads((newest / "manifest.json").read_text())["totals"][
+        "diverging_since"
+    ]
 
 
 def test_half_of_the_pairs_end_the_run_in_one_line(tmp_path: pathlib.Path) -> None:
