@@ -142,7 +142,7 @@ def test_a_crashed_host_has_no_process_left_until_it_boots(scene):
 def test_a_paused_host_stands_still_and_is_given_up(scene):
     pause = struck(scene, "host paused")
     host = scene.hosts[pause.victim]
-    assert {state(pid) for pid in host.pids()} <= {"T", "Z"}
+    assert soon(lambda: {state(pid) for pid in host.pids()} <= {"T", "Z"})
     assert soon(lambda: not nodes(scene)[host.ip][1])
     pause.repair()
     assert soon(lambda: "T" not in map(state, host.pids()))
