@@ -5,6 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal \
 	--python-version 3.11 --no-emit-index-url --no-header --upgrade
 DEMO := pes truncated_es tbptt
+TWO := --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev demo test slow nightly chaos check format lock clean
@@ -39,11 +40,11 @@ demo: .venv/.installed  ## Meta-train on digits with three estimators; compare t
 	done
 	$(BIN)/pes compare $(DEMO:%=runs/demo/%)
 
-test: .venv/.dev  ## Run the quick tests.
-	$(BIN)/python -m pytest
+test: .venv/.dev  ## Run the quick tests, on two cores.
+	$(BIN)/python -m pytest $(TWO)
 
 slow: .venv/.dev  ## Run the tests that take minutes.
-	$(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest $(TWO) -m slow || [ $$? -eq 5 ]
 
 nightly: .venv/.dev  ## Run the longest tests; having none is no failure.
 	$(BIN)/python -m pytest -m nightly || [ $$? -eq 5 ]

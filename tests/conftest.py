@@ -31,6 +31,14 @@ def children() -> list[str]:
     return found
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps a file's tests in one process, which has compiled for them; and Ray's."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(trylast=True)  # After the processes that ran the tests were ended.
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails the session when a test left a process behind."""
     deadline = time.monotonic() + PATIENCE

@@ -76,7 +76,7 @@ class Copies:
         for call, member in asked.items():
             self._expect(call, member, at_step, avoid)
         self.take_arrivals()
-        self._kept.cost = self._clock() - began
+        self._kept.took(self._clock() - began)
 
     def make_now(
         self, members: Iterable[Member], at_step: int, avoid: frozenset[str]

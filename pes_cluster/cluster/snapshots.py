@@ -18,7 +18,8 @@ from typing import Any
 from pes_cluster.cluster.leaves import Arrays
 from pes_cluster.core.task import Theta
 
-SHARE = 0.01  # Of the run's time, spent on snapshots.
+SHARE = 0.02  # Of the run's time, spent on snapshots.
+EARLY = 10  # Windows to the second copy: the first one's cost is that of a cold start.
 RING_BYTES = 256 * 2**20  # Of thetas in the driver's memory.
 
 
@@ -57,7 +58,7 @@ class Snapshots:
     def __init__(self) -> None:
         self.saved: dict[int, Copy] = {}
         self.ring: list[tuple[int, Theta]] = []
-        self.cost = 0.0  # Seconds that the latest copies held the shards up.
+        self._costs: list[float] = []  # Of the latest two; seconds that shards waited.
         self._coming: list[_Coming] = []
 
     def begin(self, indices: Sequence[int], copy: Copy) -> None:
@@ -82,6 +83,10 @@ class Snapshots:
     def overdue(self, before: float) -> list[Any]:
         """The calls that copies begun before a time still wait for."""
         return [coming.arrival for coming in self._coming if coming.since < before]
+
+    def took(self, seconds: float) -> None:
+        """Notes for how long copies held the shards up."""
+        self._costs = [*self._costs[-1:], seconds]
 
     @property
     def arrivals(self) -> list[Any]:
@@ -130,7 +135,11 @@ class Snapshots:
         """Whether it is time for new copies; none is begun while one is under way."""
         if self._coming or not self.ring:
             return False
-        return len(self.ring) >= interval(self.cost, step_seconds, theta_bytes)
+        # The lower of two: one of them may have met a busy moment.
+        wanted = interval(min(self._costs, default=0.0), step_seconds, theta_bytes)
+        if len(self._costs) < 2:
+            wanted = min(wanted, EARLY)
+        return len(self.ring) >= wanted
 
     def _trim(self) -> None:
         oldest = min(copy.at_step for copy in self.saved.values())

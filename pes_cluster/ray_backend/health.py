@@ -1,7 +1,7 @@
 """How soon Ray's head gives up a host that is silent: the settings that we ship.
 
-With Ray's own defaults a cut host is noticed after about 65 s, with these after 3 to
-4 s (and a host that is merely busy for so long is given up wrongly: it costs a replay).
+With Ray's own defaults a cut host is noticed after about 65 s, with these after 5 to
+6 s (and a host that is merely busy for so long is given up wrongly: it costs a replay).
 They belong in the environment of `ray start --head`, and of the other nodes.
 """
 

@@ -1,115 +1,20 @@
 """Whatever befalls the shards, the run is the one in which nothing did: all rows."""
 
-import functools
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pes_cluster.cluster.engine import PoolEngine
-from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.failure import Budgets
-from pes_cluster.cluster.settings import ClusterSettings, PerShard, RunSettings
+from pes_cluster.cluster.settings import PerShard
 from pes_cluster.cluster.shard import Shard
-from pes_cluster.cluster.shard_pool import ShardPool
 from pes_cluster.cluster.snapshots import Snapshots
-from pes_cluster.core.trees import sha256
 
-from .scripted import OPTIMIZER, Scripted, drive, local, work
-from .scripted_transport import Hook, Process, ScriptedTransport, once
-
-RUN = RunSettings(outer_steps=24, eval_every=8, eval_episodes=3)
-OF_SHARDS = ("lost", "recovered", "moved", "joined", "drained", "fell_back")
-HOSTS = {"a": 1, "b": 1, "c": 1, "d": 1}
-
-
-class Run:
-    """A run of 24 steps on scripted hosts; what came of it."""
-
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        *hooks: Hook,
-        hosts: dict[str, int] | None = None,
-        method: Scripted | None = None,
-        steps: int = 24,
-        **chosen: Any,
-    ) -> None:
-        self.cluster = ScriptedTransport(hosts or HOSTS, hooks)
-        job = work(method or Scripted())
-        self.pool = ShardPool(
-            job, self.cluster, ClusterSettings(**chosen), self.cluster.clock
-        )
-        engine = PoolEngine(self.pool, job, OPTIMIZER, RUN)
-        told: list[Event] = []
-        self.outcome, self.records = drive(
-            engine, folder, outer_steps=steps, on_event=told.append
-        )
-        self.events = [event for event in told if event.kind in OF_SHARDS]
-
-    def kinds(self) -> list[str]:
-        return [event.kind for event in self.events]
-
-    def lost_once(self) -> bool:
-        """One shard was rebuilt; a new one came where there was time left for it."""
-        rest = self.kinds()[2:]
-        whole = rest == [] or (rest == ["joined", "moved"] and self.pool.shards == 4)
-        return self.kinds()[:2] == ["lost", "recovered"] and whole
-
-    def only(self, kind: str) -> dict[str, Any]:
-        (event,) = [event for event in self.events if event.kind == kind]
-        return event.fields
-
-    @property
-    def bits(self) -> Any:
-        assert self.outcome.status == "finished", self.outcome.error
-        losses = [(record.loss, record.eval_loss) for record in self.records]
-        return sha256(self.outcome.theta), losses
-
-
-@functools.cache
-def calm(shaped: bool = False) -> Any:
-    """The bits of a run in one process, to which nothing happens."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        engine = local(Scripted(shaped=shaped), 1, RUN)
-        outcome, records = drive(engine, folder, outer_steps=24)
-    losses = [(record.loss, record.eval_loss) for record in records]
-    return sha256(outcome.theta), losses
-
-
-def crash(cluster: ScriptedTransport, process: Process) -> None:
-    cluster.crash(process)
-
-
-def hang(cluster: ScriptedTransport, process: Process) -> None:
-    cluster.hang(process)
-
-
-def cut(cluster: ScriptedTransport, process: Process) -> None:
-    assert process.node is not None
-    cluster.cut(process.node)
-
-
-def announce(seconds: float) -> Callable[[ScriptedTransport, Process], None]:
-    def happens(cluster: ScriptedTransport, process: Process) -> None:
-        assert process.node is not None
-        cluster.announce(process.node, seconds)
-
-    return happens
-
-
-def join(*hosts: str) -> Callable[[ScriptedTransport, Process], None]:
-    def happens(cluster: ScriptedTransport, process: Process) -> None:
-        for host in hosts:
-            cluster.join(host)
-
-    return happens
-
+from .befallen import HOSTS, Run, announce, calm, crash, cut, hang, join
+from .scripted import Scripted
+from .scripted_transport import ScriptedTransport, once
 
 # --- Losses ---------------------------------------------------------------------------
 
@@ -401,101 +306,3 @@ def test_a_host_that_was_lost_is_better_than_none(tmp_path: pathlib.Path) -> Non
     run = Run(tmp_path, once(hang, "advance", step=9), hosts={"a": 1})
     assert run.bits == calm()
     assert run.cluster.now < 100  # Not the 60 s more in which nothing is placed.
-
-
-# --- Hosts that come and go -----------------------------------------------------------
-
-
-def test_hosts_that_join_get_shards(tmp_path: pathlib.Path) -> None:
-    run = Run(
-        tmp_path,
-        once(join("b", "c"), "advance", step=9),
-        hosts={"a": 1},
-    )
-    assert run.bits == calm()
-    assert run.pool.shards == 3
-    assert run.kinds() == ["joined", "joined", "moved"]
-    assert {process.node for process in run.cluster.shards()} == {"a", "b", "c"}
-
-
-@pytest.mark.parametrize("snapshots", ["driver", "buddies"])
-def test_a_drain_notice_evacuates_without_loss(
-    tmp_path: pathlib.Path, snapshots: str
-) -> None:
-    hook = once(announce(30.0), "advance", step=9, host="b")
-    run = Run(tmp_path, hook, snapshots=snapshots)
-    assert run.bits == calm()
-    assert run.kinds() == ["drained", "moved"]
-    assert run.only("drained")["node"] == "b"
-    assert "b" not in {process.node for process in run.cluster.shards()}
-
-
-def test_a_drain_waits_for_the_new_shard_to_start(tmp_path: pathlib.Path) -> None:
-    hooks = [
-        once(announce(30.0), "advance", step=9, host="b"),
-        once(join("e"), "advance", step=9, host="c"),
-    ]
-    run = Run(tmp_path, *hooks)
-    assert run.bits == calm()
-    assert sorted(run.kinds()) == ["drained", "joined", "moved"]
-    assert run.pool.shards == 4
-
-
-def test_a_notice_that_is_too_short_costs_a_replay(tmp_path: pathlib.Path) -> None:
-    run = Run(tmp_path, once(announce(0.15), "advance", step=9, host="b"))
-    assert run.bits == calm()
-
-
-def test_new_shards_that_do_not_start_do_not_hold_the_run_up(
-    tmp_path: pathlib.Path,
-) -> None:
-    run = Run(tmp_path, hosts={"a": 1}, shards=3)
-    assert run.bits == calm()
-    assert run.pool.shards == 1
-
-
-def test_fewer_shards_on_demand(tmp_path: pathlib.Path) -> None:
-    def fewer(cluster: ScriptedTransport, process: Process) -> None:
-        runs[0].resize(2)
-
-    runs: list[ShardPool] = []
-    cluster = ScriptedTransport(HOSTS, [once(fewer, "advance", step=9)])
-    job = work(Scripted())
-    runs.append(ShardPool(job, cluster, ClusterSettings(), cluster.clock))
-    engine = PoolEngine(runs[0], job, OPTIMIZER, RUN)
-    outcome, _ = drive(engine, tmp_path, outer_steps=24)
-    assert sha256(outcome.theta) == calm()[0]
-    assert runs[0].shards == 2 and len(cluster.shards()) == 2
-
-
-def test_a_notice_for_the_drivers_own_node(tmp_path: pathlib.Path) -> None:
-    cluster = ScriptedTransport(HOSTS)
-    pool = ShardPool(work(), cluster, ClusterSettings(), cluster.clock)
-    assert pool.notice() is None
-    cluster.here = "a"
-    assert pool.notice() is None
-    cluster.announce("a", 30.0)
-    assert pool.notice() is not None
-
-
-# --- Going on without the lost --------------------------------------------------------
-
-
-def test_proceeding_counts_who_reported_and_takes_the_lost_back(
-    tmp_path: pathlib.Path,
-) -> None:
-    hook = once(crash, "advance", step=9, host="b")
-    run = Run(tmp_path, hook, on_loss="proceed")
-    assert run.outcome.status == "finished", run.outcome.error
-    particles = [record.particles for record in run.records]
-    whole = particles[0]
-    assert particles[:9] == [whole] * 9
-    assert 0 < particles[9] < whole
-    assert particles[12:] == [whole] * 12
-    assert sha256(run.outcome.theta) != calm()[0]
-
-
-def test_proceeding_waits_where_nobody_is_left(tmp_path: pathlib.Path) -> None:
-    hook = once(crash, "advance", step=9, host="a")
-    run = Run(tmp_path, hook, hosts={"a": 1}, on_loss="proceed")
-    assert run.bits == calm()
