@@ -9,7 +9,8 @@ from pes_cluster.cluster.members import Member, Recovery, Shares
 from pes_cluster.cluster.transport import Call, Failure, Transport
 
 START_SECONDS = 60.0  # For a process to be placed and to begin.
-GRACE, SLOWER = 60.0, 20.0  # A shard hangs: later than both, and than the slowest step.
+GRACE, SLOWER = 90.0, 20.0  # A shard hangs: later than both, and than the slowest step.
+WINDOWS = ("advance", "score", "weighted_sum")  # All else may take its time.
 PATIENCE = 1.0  # Seconds between looks at the deadlines.
 
 Arguments = Callable[[list[int]], tuple[Any, ...]]  # Of a call for these items.
@@ -63,7 +64,7 @@ class Calls:
             self._transport.call(member.actor, method, *arguments(items)): Asked(
                 member,
                 items,
-                self._deadline(member),
+                self._deadline(member, method),
                 tuple(member.adopting),
                 tuple(member.recovering),
             )
@@ -115,9 +116,12 @@ class Calls:
                 return root
         return answer
 
-    def _deadline(self, member: Member) -> float:
-        """When a call counts as lost: late, against what steps have taken so far."""
-        limit = self._limit
-        if member.answered and self.slowest > 0:
+    def _deadline(self, member: Member, method: str) -> float:
+        """When a call counts as lost: late, against what steps have taken so far.
+
+        Evaluations, checkpoints and replays take other times than steps.
+        """
+        limit, usual = self._limit, member.answered and not member.adopting
+        if method in WINDOWS and usual and self.slowest > 0:
             limit = min(limit, max(GRACE, SLOWER * self.slowest))
         return self._clock() + limit

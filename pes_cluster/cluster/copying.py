@@ -5,7 +5,7 @@ otherwise a buddy on the next node does, and the arrays never pass through the d
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -40,6 +40,7 @@ class Copies:
         self._transport, self._calls, self._clock = transport, calls, clock
         self._with_buddies = with_buddies
         self._buddies: dict[str, Any] = {}
+        self._unfit: set[str] = set()  # Nodes on which a buddy has failed.
         self._names = itertools.count()
         self._kept = Snapshots()
 
@@ -72,20 +73,30 @@ class Copies:
             for member in members
             if member.blocks and member.late is None
         }
-        self._calls.all_ended(list(asked), COPY_SECONDS)
+        whole = self._calls.all_ended(list(asked), COPY_SECONDS)
         for call, member in asked.items():
             self._expect(call, member, at_step, avoid)
         self.take_arrivals()
-        self._kept.took(self._clock() - began)
+        if whole:
+            self._kept.took(self._clock() - began)
 
-    def make_now(
+    def refresh(
         self, members: Iterable[Member], at_step: int, avoid: frozenset[str]
     ) -> bool:
-        """Makes copies and waits for them; whether all of them count."""
-        self.make(members, at_step, avoid)
+        """Makes new copies unless some are under way; whether all blocks have one.
+
+        Those that do not arrive soon are not waited for: older ones do as well.
+        """
+        if not self.under_way:
+            self.make(members, at_step, avoid)
         self._calls.all_ended(self._kept.arrivals, COPY_SECONDS)
         self.take_arrivals()
-        return all(copy.at_step == at_step for copy in self._kept.saved.values())
+        return not self.gone()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether copies have been asked for that have not arrived."""
+        return bool(self._kept.arrivals)
 
     def take_arrivals(self) -> None:
         """Counts the copies that have arrived, and forgets the ones before them."""
@@ -103,8 +114,10 @@ class Copies:
 
     def _give_up(self, arrival: Call, with_buddy: bool) -> None:
         copy = self._kept.failed(arrival)
-        if with_buddy and copy.node is not None:
+        # Another one may be in its place by now.
+        if with_buddy and copy.node and self._buddies.get(copy.node) is copy.buddy:
             self._dismiss(copy.node)
+            self._unfit.add(copy.node)
 
     def adopt(self, member: Member, blocks: Sequence[int]) -> int:
         """Lets a shard take blocks over from their copies; returns windows replayed.
@@ -129,12 +142,18 @@ class Copies:
     def in_danger(self) -> bool:
         """Whether a copy that counts lies on a node that is gone, or will be."""
         staying = {node.id for node in self._transport.nodes().staying()}
-        return self._kept.outside(staying)
+        return any(not self._lies_on(copy, staying) for copy in self._kept.of())
 
-    def gone(self, blocks: Sequence[int]) -> bool:
-        """Whether the copy of one of these blocks lies on a node that is gone."""
+    def gone(self, blocks: Sequence[int] | None = None) -> bool:
+        """Whether the copy of one of these blocks (by default: of any) is gone."""
         alive = {node.id for node in self._transport.nodes().alive}
-        return self._kept.outside(alive, blocks)
+        return any(not self._lies_on(copy, alive) for copy in self._kept.of(blocks))
+
+    def _lies_on(self, copy: Copy, nodes: Container[str]) -> bool:
+        """Whether a copy is the driver's, or its keeper lives on one of the nodes."""
+        if copy.node is None:
+            return True
+        return copy.node in nodes and self._buddies.get(copy.node) is copy.buddy
 
     def _expect(
         self, call: Call, member: Member, at_step: int, avoid: frozenset[str]
@@ -142,7 +161,7 @@ class Copies:
         node = None
         if self._with_buddies:
             here = self._transport.node_of(member.actor)
-            node = buddy_node(here, self._transport.nodes(), avoid)
+            node = buddy_node(here, self._transport.nodes(), avoid | self._unfit)
         if node is None:
             self._kept.expect(Copy(at_step), member.blocks, call, self._clock())
             return

@@ -73,7 +73,7 @@ def judge(
     again is the task's own.
     """
     if failure.kind == "task":
-        return _raised(losses, failure.reason, node, hosts)
+        return _raised(losses, budgets, failure.reason, node, hosts)
     host = failure.kind in ("host", "preempted", "unplaced")
     if host:
         losses = dataclasses.replace(losses, preemptions=losses.preemptions + 1)
@@ -92,10 +92,16 @@ def judge(
     return Verdict(losses, give_up, avoid_seconds=avoid_seconds)
 
 
-def _raised(losses: Losses, reason: str, node: str | None, hosts: int) -> Verdict:
+def _raised(
+    losses: Losses, budgets: Budgets, reason: str, node: str | None, hosts: int
+) -> Verdict:
     before = [where for line, where in losses.raised if line == reason]
     elsewhere = any(where != node for where in before)
-    losses = dataclasses.replace(losses, raised=(*losses.raised, (reason, node)))
-    if elsewhere or (before and hosts < 2) or len(before) > 1:
+    losses = dataclasses.replace(
+        losses, bugs=losses.bugs + 1, raised=(*losses.raised, (reason, node))
+    )
+    # Nor does an error whose text is never the same have no end.
+    spent = losses.bugs > max(budgets.bugs, 1)
+    if elsewhere or (before and hosts < 2) or len(before) > 1 or spent:
         return Verdict(losses, reason, user_error=True)
     return Verdict(losses, avoid_seconds=BROKEN_SECONDS if hosts > 1 else 0.0)

@@ -108,10 +108,8 @@ class LocalPool:
         if not self._handed_out:
             self._arrange(work)
             return None
-        for shard in self._shards:
-            shard.retool(work)
         kept = merged(
-            shard.resized([i for i in owned if i < work.program().num_blocks])
+            shard.resized(work, [i for i in owned if i < work.program().num_blocks])
             for shard, owned in self._owned
         )
         self._arrange(work)

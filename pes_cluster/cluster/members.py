@@ -12,12 +12,14 @@ class Recovery:
     Attributes:
         shard: Number of the shard that lost them.
         began: Time of the loss.
-        replayed: Windows that are gone through again.
+        replayed: Windows that are gone through again, by whoever has the most.
+        awaited: How many shards have parts of them, and have not answered since.
     """
 
     shard: int
     began: float
-    replayed: int
+    replayed: int = 0
+    awaited: int = 0
 
 
 @dataclasses.dataclass(eq=False)

@@ -72,9 +72,7 @@ class Roster:
 
     def recruit(self, count: int) -> None:
         """Begins shards on hosts that have room, unless some have just failed."""
-        if self._clock() < self._rest_until:
-            return
-        for _ in range(min(count, self._room())):
+        for _ in range(min(count, self.room)):
             member = self._begin(None)
             member.ready = self._transport.call(member.actor, "snapshot", [])
             self.joining.append(member)
@@ -90,11 +88,16 @@ class Roster:
             slot: The lost one's number.
             begin: Whether to begin a new one where there is room for it.
         """
-        started = [member for member in self.joining if self.node_of(member)]
+        avoided = self.avoided
+        started = [
+            member
+            for member in self.joining
+            if self.node_of(member) and self.node_of(member) not in avoided
+        ]
         if started:
             self.settle(self.members, started[:1])
             return started[0]
-        if not self.members or (begin and self._room() > 0):
+        if not self.members or (begin and self._space() > 0):
             return self.add(slot)
         return None
 
@@ -124,6 +127,7 @@ class Roster:
             tuple(self.node_of(member) for member in self.members),
             tuple(self.node_of(member) or "" for member in ready),
             len(self.joining) - len(ready),
+            self._clock() - max((one.began for one in ready), default=0.0),
         )
 
     def dismiss(self, members: Iterable[Member]) -> None:
@@ -142,7 +146,12 @@ class Roster:
         taken = [*self.members, *self.joining]
         return Member(free_slot(taken) if slot is None else slot, actor, self._clock())
 
-    def _room(self) -> int:
+    @property
+    def room(self) -> int:
+        """How many new shards can be begun now; none soon after one that failed to."""
+        return 0 if self._clock() < self._rest_until else self._space()
+
+    def _space(self) -> int:
         """How many more shards fit on the hosts that are not to be avoided."""
         avoided = self.avoided
         here = [

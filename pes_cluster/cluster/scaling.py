@@ -4,6 +4,7 @@ import dataclasses
 
 from pes_cluster.cluster.transport import Nodes
 
+PATIENCE = 15.0  # Seconds that shards which are ready wait for those which are not.
 HURRY = 10.0  # Seconds before a node is gone, at which its blocks move in any case.
 
 
@@ -15,11 +16,13 @@ class Layout:
         nodes: Node of each shard that owns blocks; None where it is not known yet.
         ready: Nodes of new shards that have started and own nothing yet.
         starting: New shards that have not started yet.
+        waited: Seconds since the last of the ready ones was begun.
     """
 
     nodes: tuple[str | None, ...]
     ready: tuple[str, ...] = ()
     starting: int = 0
+    waited: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,24 +53,33 @@ def wanted_shards(asked: int | None, nodes: Nodes, num_blocks: int, now: int) ->
     return max(min(room if asked is None else asked, room, num_blocks), 1)
 
 
-def change(wanted: int, nodes: Nodes, layout: Layout) -> Change:
+def change(wanted: int, nodes: Nodes, layout: Layout, room: int) -> Change:
     """Decides what to start and what to move.
 
     New shards start while the others go on; blocks move once all of them are ready, or
-    earlier where a node is about to be taken away.
+    earlier where a node is about to be taken away, or some do not start.
+
+    Args:
+        wanted: How many shards to aim at.
+        nodes: The hosts.
+        layout: The shards.
+        room: How many new ones can be begun now.
     """
     leaving = nodes.leaving
     staying = [i for i, node in enumerate(layout.nodes) if node not in leaving]
     coming = len(layout.ready) + layout.starting
-    missing = wanted - len(staying) - coming
-    if missing > 0:
-        return Change(start=missing)
-    spare = min(-missing, coming)
     hurried = any(leaving.get(node or "", HURRY) < HURRY for node in layout.nodes)
-    if layout.starting > spare and not hurried:
+    missing = min(wanted - len(staying) - coming, room)
+    if missing > 0 and not hurried:
+        return Change(start=missing)
+    wanted = min(wanted, len(staying) + coming)
+    spare = min(len(staying) + coming - wanted, coming)
+    patient = not hurried and not (layout.ready and layout.waited > PATIENCE)
+    if layout.starting > spare and patient:
         return Change(drop=spare)
     # Those that have not started yet are given up first.
     joining = len(layout.ready) - max(spare - layout.starting, 0)
+    wanted = min(wanted, len(staying) + joining)
     keep = tuple(staying[: max(wanted - joining, 0)])
     if not keep and not joining:
         return Change(drop=spare)  # Nowhere to go: stay until the node is gone.

@@ -159,9 +159,9 @@ class Shard:
         """Returns blocks as named arrays."""
         return {index: to_arrays(self._blocks[index]) for index in indices}
 
-    def resized(self, indices: Sequence[int]) -> dict[int, Arrays]:
+    def resized(self, work: Work, indices: Sequence[int]) -> dict[int, Arrays]:
         """Returns blocks as another number of particles makes them."""
-        resized = self._program.resized
+        resized = work.program().resized
         assert resized is not None
         blocks = {index: resized(self._theta, self._blocks[index]) for index in indices}
         return {index: to_arrays(block) for index, block in blocks.items()}

@@ -146,21 +146,22 @@ class ShardPool:
 
     def rescale(self, work: Work) -> Lost | None:
         """See `Pool`."""
-        self._roster.work = work
-        for member in [*self._members, *self._roster.joining]:
-            self._transport.call(member.actor, "retool", work)
-        if not any(member.blocks for member in self._members):
-            self.num_blocks = work.program().num_blocks
-            return None
-        before, self.num_blocks = self.num_blocks, work.program().num_blocks
-        kept = self._read(
-            "resized", lambda items: (items,), range(min(before, self.num_blocks))
-        )
+        count = work.program().num_blocks
+        kept: dict[int, Any] | Lost = {}
+        begun = any(member.blocks for member in self._members)
+        if begun:
+            # While the shards still are of the work before: one that is lost meanwhile
+            # has to be rebuilt as it was.
+            indices = range(min(self.num_blocks, count))
+            kept = self._read("resized", lambda items: (work, items), indices)
         if isinstance(kept, Lost):
             return kept
-        for member in self._members:
-            self._transport.call(member.actor, "release", member.blocks)
-        blocks = {index: kept.get(index) for index in range(self.num_blocks)}
+        self._roster.work, self.num_blocks = work, count
+        for member in [*self._members, *self._roster.joining]:
+            self._transport.call(member.actor, "retool", work)
+        if not begun:
+            return None
+        blocks = {index: kept.get(index) for index in range(count)}
         return self._hand_out(blocks, self._next_step)
 
     def events(self) -> list[Event]:
@@ -191,7 +192,9 @@ class ShardPool:
             self._transport.kill(member.actor)
         self._roster.settle(self._members[: len(shares)], [])
         for member, owned in zip(self._members, shares, strict=True):
-            member.blocks, member.late, member.recovering = owned, None, []
+            self._transport.call(member.actor, "release", member.blocks)
+            member.blocks, member.late = owned, None
+            member.recovering, member.adopting = [], []
         done = self._read(
             "adopt", lambda items: ({i: blocks[i] for i in items}, items, step)
         )
@@ -201,7 +204,7 @@ class ShardPool:
         self, method: str, outer_step: int, theta: Theta
     ) -> dict[int, Any] | Lost:
         """Advances every block; then remembers theta, and copies where it is due."""
-        began = self._clock()
+        began, losses = self._clock(), self._losses
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == outer_step:
             pending = ahead[1]
@@ -226,15 +229,16 @@ class ShardPool:
             )
 
         seen = self._gather(pending, again)
-        if seen == {}:  # All are late: there is nothing to go on with.
+        while seen == {}:  # All are late: there is nothing to go on with.
             self._catch_up(wait=True)
             seen = self._gather(more(range(self.num_blocks)), again)
         if isinstance(seen, Lost):
             return seen
         self._next_step = outer_step + 1
         self._copies.remember(outer_step, theta)
-        self._step_seconds = self._clock() - began
-        self._calls.slowest = max(self._calls.slowest, self._step_seconds)
+        if losses == self._losses:  # A step in which nothing was lost tells.
+            self._step_seconds = self._clock() - began
+            self._calls.slowest = max(self._calls.slowest, self._step_seconds)
         if self._copies.due(self._step_seconds, theta):
             self._copies.make(self._members, self._next_step, self._roster.avoided)
         return seen
@@ -334,11 +338,13 @@ class ShardPool:
         heir = self._roster.heir(lost.slot, begin)
         if heir and proceeds:
             heir.late = self._next_step
+        recovery = Recovery(lost.slot, began)
         for member, blocks in spread([heir] if heir else self._members, lost.blocks):
             replayed = self._copies.adopt(member, blocks)
-            member.recovering.append(Recovery(lost.slot, began, replayed))
+            recovery.replayed = max(recovery.replayed, replayed)
+            recovery.awaited += 1
             # What it was to bring back itself is theirs as well.
-            member.recovering += lost.recovering
+            member.recovering += [recovery, *lost.recovering]
             lost.recovering = []
 
     def _recovered(self, asked: Asked) -> None:
@@ -346,6 +352,9 @@ class ShardPool:
         member = asked.member
         for recovery in [one for one in asked.recovering if one in member.recovering]:
             member.recovering.remove(recovery)
+            recovery.awaited -= 1
+            if recovery.awaited:
+                continue  # Others have parts of its blocks.
             self._log(
                 "recovered",
                 shard=recovery.shard,
@@ -376,11 +385,12 @@ class ShardPool:
         """What is to be done between two steps, besides them."""
         self._copies.take_arrivals()
         self._catch_up(wait=False)
-        if self._copies.in_danger():
+        if self._copies.in_danger() and not self._copies.under_way:
             self._copies.make(self._members, self._next_step, self._roster.avoided)
         ready = self._roster.ready()
         wanted = self._wanted(now=self.shards)
-        todo = change(wanted, self._roster.nodes, self._roster.layout(ready))
+        layout = self._roster.layout(ready)
+        todo = change(wanted, self._roster.nodes, layout, self._roster.room)
         self._roster.recruit(todo.start)
         # Those that have not started yet are given up first.
         waiting = [one for one in self._roster.joining if one not in ready]
@@ -397,9 +407,11 @@ class ShardPool:
 
     def _rebalance(self, kept: list[Member], joined: list[Member]) -> None:
         """Moves blocks so that these shards, and no others, own all of them."""
+        if any(member.late is not None for member in self._members):
+            return
         avoided = self._roster.avoided
-        if not self._copies.make_now(self._members, self._next_step, avoided):
-            return  # Somebody is lost, which the next call will find.
+        if not self._copies.refresh(self._members, self._next_step, avoided):
+            return  # The next call will find what is lost.
         before = {i: member for member in self._members for i in member.blocks}
         gone = [member for member in self._members if member not in kept]
         self._roster.settle(kept, joined)

@@ -12,7 +12,7 @@ since that one, are kept.
 
 import dataclasses
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pes_cluster.cluster.leaves import Arrays
@@ -20,6 +20,7 @@ from pes_cluster.core.task import Theta
 
 SHARE = 0.02  # Of the run's time, spent on snapshots.
 EARLY = 10  # Windows to the second copy: the first one's cost is that of a cold start.
+REPLAY_SECONDS = 300.0  # The most that a replay should take, whatever copies cost.
 RING_BYTES = 256 * 2**20  # Of thetas in the driver's memory.
 
 
@@ -118,10 +119,10 @@ class Snapshots:
         self._coming.remove(coming)
         return coming.copy
 
-    def outside(self, nodes: Container[str], blocks: Iterable[int] = ()) -> bool:
-        """Whether a copy of these blocks (by default: of any) is not on these nodes."""
-        copies = [self.saved[index] for index in blocks or self.saved]
-        return any(copy.node not in nodes for copy in copies if copy.node is not None)
+    def of(self, blocks: Iterable[int] | None = None) -> list[Copy]:
+        """The copies that count: of these blocks, or all."""
+        indices = self.saved if blocks is None else blocks
+        return [self.saved[index] for index in indices]
 
     def groups(self, indices: Sequence[int]) -> list[tuple[Copy, list[int]]]:
         """The blocks grouped by the copy that they are rebuilt from."""
@@ -149,8 +150,9 @@ class Snapshots:
 def interval(cost: float, step_seconds: float, theta_bytes: int) -> int:
     """Windows between copies: as few as cost no more than `SHARE` of the time.
 
-    Thetas that would fill the driver's memory shorten it.
+    Thetas that would fill the driver's memory shorten it, and so does a long replay.
     """
     affordable = math.ceil(cost / max(step_seconds, 1e-4) / SHARE)
     holds = RING_BYTES // max(theta_bytes, 1)
-    return max(min(affordable, holds), 1)
+    bearable = math.floor(REPLAY_SECONDS / max(step_seconds, 1e-4))
+    return max(min(affordable, holds, bearable), 1)
