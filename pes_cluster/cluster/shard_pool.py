@@ -407,11 +407,13 @@ class ShardPool:
 
     def _rebalance(self, kept: list[Member], joined: list[Member]) -> None:
         """Moves blocks so that these shards, and no others, own all of them."""
-        if any(member.late is not None for member in self._members):
-            return
+        alive = {node.id for node in self._roster.nodes.alive}
+        for member in self._members:
+            if member.late is not None or self._roster.node_of(member) not in alive:
+                return  # First of all, what is lost is to be found and brought back.
         avoided = self._roster.avoided
         if not self._copies.refresh(self._members, self._next_step, avoided):
-            return  # The next call will find what is lost.
+            return
         before = {i: member for member in self._members for i in member.blocks}
         gone = [member for member in self._members if member not in kept]
         self._roster.settle(kept, joined)

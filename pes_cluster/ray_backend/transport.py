@@ -5,7 +5,7 @@ Ray never restarts an actor here: it would put an empty one in the dead one's pl
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,60 @@ INLINE_FLOATS = 25_000  # Above it, one `ray.put` is cheaper than a copy in ever
 NEVER_RESTARTED = {"max_restarts": 0, "max_task_retries": 0}
 
 
+class RaisedError(Exception):
+    """What the called code raised, in one line: its own error may not travel."""
+
+
+class _Process:
+    """Runs the methods of what an actor holds."""
+
+    def __init__(self) -> None:
+        self._held: Any = None
+        self._broken: RaisedError | None = None
+
+    def run(self, method: str, *arguments: Any) -> Any:
+        """Calls a method; or says again why what it belongs to could not be built."""
+        if self._broken is not None:
+            raise self._broken
+        return _told(getattr(self._held, method), *arguments)
+
+
+class ShardProcess(_Process):
+    """An actor that holds a shard."""
+
+    def build(self, work: Any) -> None:
+        """Builds the shard; the first call of all."""
+        try:
+            self._held = _told(Shard, work)
+        except RaisedError as error:
+            self._broken = error
+
+
+class BuddyProcess(_Process):
+    """An actor that holds a buddy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held = Buddy()
+
+
+def _told(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls something; whatever it raises comes out as one line that can be sent."""
+    try:
+        return call(*arguments)
+    except (CheckpointError, FencedError):
+        raise
+    except Exception as error:
+        raise RaisedError(one_line(error)) from None
+
+
+def one_line(error: BaseException) -> str:
+    """The error, and what was noted on its way, in one line."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    notes = getattr(error, "__notes__", [])
+    return f"{line} ({'; '.join(notes)})" if notes else line
+
+
 class RayTransport:
     """See `cluster.transport.Transport`; an actor is told by its Ray handle."""
 
@@ -42,7 +96,6 @@ class RayTransport:
         self._watch = NodeWatch(per_shard)
         self._actors: dict[str, Actor] = {}
         self._places: dict[str, Any] = {}  # Node ids, or the calls that will tell.
-        self._called: dict[Call, str] = {}  # Whom a call that is under way was made to.
         self._latest: tuple[Any, Any] = (None, None)
 
     def nodes(self) -> Nodes:
@@ -52,7 +105,10 @@ class RayTransport:
     def start_shard(self, work: Any, avoid: frozenset[str]) -> Actor:
         """See `Transport`."""
         chosen = options(self._per_shard, avoid)
-        return self._started(ray.remote(Shard).options(**chosen).remote(work))
+        actor = self._started(ray.remote(ShardProcess).options(**chosen).remote())
+        # Not by the constructor: where it runs is known before it has built.
+        actor.build.remote(work)
+        return actor
 
     def start_buddy(self, node: str) -> Actor:
         """See `Transport`."""
@@ -61,7 +117,7 @@ class RayTransport:
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
             **NEVER_RESTARTED,
         }
-        return self._started(ray.remote(Buddy).options(**chosen).remote())
+        return self._started(ray.remote(BuddyProcess).options(**chosen).remote())
 
     def node_of(self, actor: Actor) -> str | None:
         """See `Transport`."""
@@ -79,9 +135,7 @@ class RayTransport:
 
     def call(self, actor: Actor, method: str, *arguments: Any) -> Call:
         """See `Transport`."""
-        call = getattr(actor, method).remote(*arguments)
-        self._called[call] = _name(actor)
-        return call
+        return actor.run.remote(method, *arguments)
 
     def shared(self, value: Any) -> Any:
         """See `Transport`."""
@@ -102,7 +156,7 @@ class RayTransport:
 
     def result(self, call: Call) -> Any:
         """See `Transport`."""
-        called = self._called.pop(call, "")
+        called = call.task_id().actor_id().hex()
         try:
             return ray.get(call)
         except RayTaskError as error:
@@ -110,7 +164,7 @@ class RayTransport:
         except RayActorError as error:
             # Ray names the actor that died: not the called one, if it was to give what
             # this call was to be given.
-            stored = bool(called) and error.actor_id not in (called, None)
+            stored = error.actor_id not in (called, None)
             return Failure(self._kind(error, called), _last_line(error), stored)
         except ObjectLostError as error:
             return Failure("host", _last_line(error), stored=True)
@@ -120,6 +174,7 @@ class RayTransport:
     def kill(self, actor: Actor) -> None:
         """See `Transport`."""
         self._actors.pop(_name(actor), None)
+        self._places.pop(_name(actor), None)
         ray.kill(actor)
 
     def close(self) -> None:
@@ -228,14 +283,11 @@ def _raised(error: RayTaskError) -> Failure:
     cause: Any = error.cause
     if isinstance(cause, CheckpointError):
         raise CheckpointError(str(cause)) from None
+    if isinstance(cause, RaisedError):
+        return Failure("task", str(cause))
     if isinstance(cause, RayError):  # Not raised here, but what it was to be given.
         return Failure("process", _last_line(cause), stored=True)
-    line = " ".join(f"{type(cause).__name__}: {cause}".split())
-    notes = getattr(cause, "__notes__", [])
-    if notes:
-        line += f" ({'; '.join(notes)})"
-    kind: FailureKind = "process" if isinstance(cause, FencedError) else "task"
-    return Failure(kind, line)
+    return Failure("process", one_line(cause))
 
 
 def _last_line(error: Exception) -> str:

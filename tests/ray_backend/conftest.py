@@ -13,6 +13,7 @@ CPUS, GPUS = 4, 2
 
 USER_MODULE = """
 import dataclasses
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,27 @@ class Bowl:
 
     def step(self, theta, state, key):
         return 0.9 * state + theta, jnp.sum((state - 1.0) ** 2)
+
+
+class Unsendable(Exception):
+    def __init__(self, one, other):
+        super().__init__(f"{one} {other}")
+        self.lock = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Jammed:
+    episode_length: int = 20
+    host = True
+
+    def initial_theta(self, key):
+        return np.ones(3)
+
+    def init(self, theta, key):
+        return np.zeros(3)
+
+    def step(self, theta, state, key):
+        raise Unsendable("it is", "jammed")
 
 
 @dataclasses.dataclass(frozen=True)

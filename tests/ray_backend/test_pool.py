@@ -178,6 +178,15 @@ def test_an_error_of_the_users_task_comes_back_with_its_message(user_folder):
     assert "\n" not in lost.reason
 
 
+def test_an_error_that_cannot_be_sent_is_the_tasks_own_all_the_same(user_folder):
+    task = importlib.import_module("my_tasks").Jammed()
+    work = Work(task, PES(10, 5, 0.1), 0)
+    with ray_pool(1, work) as pool:
+        lost = pool.restore(None, 0) or pool.step(0, work.initial_theta())
+    assert isinstance(lost, Lost) and lost.user_error and not lost.resumable
+    assert "Unsendable: it is jammed (particle 0+" in lost.reason
+
+
 def test_a_shard_that_cannot_write_its_part_raises_as_in_one_process(tmp_path):
     (tmp_path / "file").touch()
     with ray_pool(2) as pool:
