@@ -29,9 +29,11 @@ class Run:
         hosts: dict[str, int] | None = None,
         method: Scripted | None = None,
         steps: int = 24,
+        seconds: dict[str, float] | None = None,
         **chosen: Any,
     ) -> None:
         self.cluster = ScriptedTransport(hosts or HOSTS, hooks)
+        self.cluster.seconds |= seconds or {}
         job = work(method or Scripted())
         self.pool = ShardPool(
             job, self.cluster, ClusterSettings(**chosen), self.cluster.clock

@@ -61,6 +61,7 @@ class ScriptedTransport:
 
     Attributes:
         now: Seconds.
+        seconds: What a call of a method takes; nothing if it is not named.
         hosts: By id.
         hooks: Called before a call runs; they let things befall the cluster.
         made: Every call, in order.
@@ -68,6 +69,7 @@ class ScriptedTransport:
 
     def __init__(self, hosts: dict[str, int], hooks: Sequence[Hook] = ()) -> None:
         self.now = 0.0
+        self.seconds = {"advance": WORK, "score": WORK}
         self.hosts = {name: Host(slots) for name, slots in hosts.items()}
         self.hooks = list(hooks)
         self.made: list[Made] = []
@@ -242,8 +244,7 @@ class ScriptedTransport:
                 return dataclasses.replace(value, stored=True)
             # As over a wire: nobody sees what another changes later.
             arguments.append(value if made.method == "retool" else copy.deepcopy(value))
-        if made.method in ("advance", "score"):
-            self.now += WORK
+        self.now += self.seconds.get(made.method, 0.0)
         try:
             answer = getattr(made.process.held, made.method)(*arguments)
         except CheckpointError as error:

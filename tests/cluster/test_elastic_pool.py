@@ -9,7 +9,7 @@ from pes_cluster.cluster.settings import ClusterSettings
 from pes_cluster.cluster.shard_pool import ShardPool
 from pes_cluster.core.trees import sha256
 
-from .befallen import HOSTS, RUN, Run, announce, calm, crash, join
+from .befallen import HOSTS, RUN, Run, announce, calm, crash, hang, join
 from .scripted import OPTIMIZER, Scripted, drive, work
 from .scripted_transport import Process, ScriptedTransport, once
 
@@ -109,3 +109,48 @@ def test_proceeding_waits_where_nobody_is_left(tmp_path: pathlib.Path) -> None:
     hook = once(crash, "advance", step=9, host="a")
     run = Run(tmp_path, hook, hosts={"a": 1}, on_loss="proceed")
     assert run.bits == calm()
+
+
+def test_proceeding_survives_an_heir_that_dies_too(tmp_path: pathlib.Path) -> None:
+    hooks = [once(crash, "advance", step=9), once(crash, "replay")]
+    run = Run(tmp_path, *hooks, hosts={"a": 1}, on_loss="proceed")
+    assert run.bits == calm()
+    assert run.kinds().count("lost") == 2
+
+
+def test_a_drain_is_obeyed_while_another_host_is_avoided(
+    tmp_path: pathlib.Path,
+) -> None:
+    hooks = [
+        once(hang, "advance", step=5, host="b"),
+        once(announce(3600.0), "advance", step=9, host="c"),
+    ]
+    run = Run(tmp_path, *hooks)
+    assert run.bits == calm()
+    assert run.only("drained")["node"] == "c"
+    assert "c" not in {process.node for process in run.cluster.shards()}
+
+
+def test_a_buddy_that_is_slow_costs_time_and_nothing_else(
+    tmp_path: pathlib.Path,
+) -> None:
+    hook = once(announce(3600.0), "advance", step=9, host="c")
+    run = Run(tmp_path, hook, snapshots="buddies", seconds={"keep": 30.0})
+    assert run.bits == calm()
+    assert run.kinds() == ["drained", "moved"]
+    buddies = [one for one in run.cluster.processes if one.kind == "buddy"]
+    assert len(buddies) <= 2 * len(HOSTS)
+
+
+def test_a_shard_lost_while_scaling_is_rebuilt_as_it_was(
+    tmp_path: pathlib.Path,
+) -> None:
+    cluster = ScriptedTransport(HOSTS, [once(crash, "resized", host="d")])
+    pool = ShardPool(work(), cluster, ClusterSettings(), cluster.clock)
+    assert pool.restore(None, 0) is None
+    bigger = work(Scripted(blocks=7))
+    assert pool.rescale(bigger) is None
+    told = [made.method for made in cluster.made]
+    assert told.index("retool") > max(
+        i for i, method in enumerate(told) if method == "resized"
+    )

@@ -306,3 +306,50 @@ def test_a_host_that_was_lost_is_better_than_none(tmp_path: pathlib.Path) -> Non
     run = Run(tmp_path, once(hang, "advance", step=9), hosts={"a": 1})
     assert run.bits == calm()
     assert run.cluster.now < 100  # Not the 60 s more in which nothing is placed.
+
+
+def test_an_error_whose_text_varies_has_an_end(tmp_path: pathlib.Path) -> None:
+    raised: list[int] = []
+
+    def varies(cluster: ScriptedTransport, made: Any) -> None:
+        if made.method == "advance" and made.process.held is not None:
+            raised.append(1)
+            made.arguments = (*made.arguments[:2], [f"no block {len(raised)}"])
+
+    run = Run(tmp_path, varies, budgets=Budgets(bugs=3))
+    assert run.outcome.status == "failed"
+    assert len(raised) < 20
+
+
+@pytest.mark.parametrize("method", ["evaluate", "save", "adopt", "snapshot"])
+def test_what_is_slow_is_not_taken_for_hung(
+    tmp_path: pathlib.Path, method: str
+) -> None:
+    run = Run(tmp_path, seconds={method: 200.0})
+    assert run.bits == calm()
+    assert run.kinds() == []
+
+
+def test_a_loss_is_no_measure_of_how_long_steps_take(tmp_path: pathlib.Path) -> None:
+    hooks = [
+        once(hang, "advance", step=5, host="b"),
+        once(hang, "advance", step=20, host="c"),
+    ]
+    run = Run(tmp_path, *hooks)
+    assert run.bits == calm()
+    assert run.kinds().count("lost") == 2
+    assert run.cluster.now < 250  # The second hang is noticed as soon as the first.
+
+
+def test_a_loss_whose_blocks_go_to_several_is_recovered_once(
+    tmp_path: pathlib.Path,
+) -> None:
+    method, hosts = Scripted(blocks=8), {"a": 1, "b": 1, "c": 1}
+    run = Run(
+        tmp_path,
+        once(crash, "advance", step=13, host="b"),
+        method=method,
+        hosts=hosts,
+    )
+    assert run.outcome.status == "finished"
+    assert run.kinds().count("recovered") == 1

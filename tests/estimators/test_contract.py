@@ -45,8 +45,24 @@ def test_every_task_has_a_small_form() -> None:
     assert set(SMALL) == set(TASKS)
 
 
-@pytest.mark.parametrize("task_name", TASKS)
-@pytest.mark.parametrize("name", ESTIMATORS)
+LARGE = "mlp_learning_rate_schedule"
+QUICK = ("pes", "truncated_es", "tbptt")  # With it; the others are slow tests.
+
+
+def _contracts() -> list[Any]:
+    """Every task with every estimator."""
+    return [
+        pytest.param(
+            name,
+            task,
+            marks=[pytest.mark.slow] if task == LARGE and name not in QUICK else [],
+        )
+        for task in TASKS
+        for name in ESTIMATORS
+    ]
+
+
+@pytest.mark.parametrize("name, task_name", _contracts())
 def test_contract(name: str, task_name: str) -> None:
     """One trace, states that survive as plain arrays, inert padding, right counts."""
     task, recipe = SMALL[task_name], _recipe(name)

@@ -318,7 +318,9 @@ def _meta_train(
     return pes.run(config, folder, on_record=records.append), records
 
 
-@pytest.mark.parametrize("host", [False, True], ids=["jax", "host"])
+@pytest.mark.parametrize(
+    "host", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["jax", "host"]
+)
 @pytest.mark.parametrize("policy", ["cap", "restart_pair"])
 def test_the_same_result_on_any_shards_and_after_a_resumption(
     policy: Any, host: bool, tmp_path: pathlib.Path

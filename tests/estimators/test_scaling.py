@@ -106,7 +106,13 @@ ES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", ES)
+QUICK = ("pes", "nres", "full_es")  # The others are among the slow tests.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ES],
+)
 def test_the_others_keep_every_bit(name: str) -> None:
     """10 pairs in blocks of 4; 13 fill the third block, begin a fourth; 7 end two."""
     left = Run(ES[name], Noisy()).windows(6)
