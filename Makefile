@@ -8,7 +8,7 @@ DEMO := pes truncated_es tbptt
 TWO := --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test slow nightly chaos check format lock clean
+.PHONY: help install dev demo test slow nightly chaos bench check format lock clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
@@ -52,6 +52,9 @@ nightly: .venv/.dev  ## Run the longest tests; having none is no failure.
 chaos: .venv/.dev  ## Break hosts under a run in every way; needs root, 25 minutes.
 	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python -m tests.chaos
+
+bench: .venv/.dev  ## Measure what copies of the blocks cost where nothing fails.
+	$(BIN)/python -m tests.bench.safety
 
 check: .venv/.dev  ## Check format, lint, types and layers; run the quick tests.
 	$(BIN)/ruff format --check

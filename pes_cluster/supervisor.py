@@ -148,7 +148,7 @@ class _Signals:
         with subprocess.Popen(command, start_new_session=True) as child:
             self._child = child
             if self.asked:  # While it was being started.
-                child.send_signal(self.last)
+                _send(child.pid, self.last)
             # Not reaped yet, its number cannot be another session's by now.
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
             _kill_session(child.pid)
@@ -166,7 +166,13 @@ class _Signals:
         del frame
         self.last = number
         if self._child is not None:
-            self._child.send_signal(number)
+            _send(self._child.pid, number)
+
+
+def _send(process: int, number: int) -> None:
+    """Sends a signal; unlike `Popen.send_signal`, without reaping who has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, number)
 
 
 def _kill_session(session: int) -> None:

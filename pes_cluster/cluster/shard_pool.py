@@ -370,9 +370,10 @@ class ShardPool:
         """
         for member in self._members:
             adopted = self._transport.wait(member.adopting, 0)
-            if member.late is None or not (
-                wait or len(adopted) == len(member.adopting)
-            ):
+            whole = len(adopted) == len(member.adopting)
+            # One that takes too long is asked like the others, and found to be lost.
+            overdue = self._clock() - member.began > self._settings.step_deadline
+            if member.late is None or not (wait or whole or overdue):
                 continue
             ring = self._copies.since(member.late)
             call = self._transport.call(member.actor, "replay", member.blocks, ring)

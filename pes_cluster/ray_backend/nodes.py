@@ -4,7 +4,6 @@ Ray answers from its head, which can hang or be gone. A thread asks every second
 wants to know gets the latest answer at once.
 """
 
-import contextlib
 import logging
 import math
 import threading
@@ -43,8 +42,10 @@ class NodeWatch:
     def _watch(self) -> None:
         while not self._closed.wait(PERIOD):
             # While the head is away the latest view stands.
-            with contextlib.suppress(RayError, ConnectionError, RuntimeError):
+            try:
                 self.nodes = self._look()
+            except (RayError, OSError, RuntimeError, ValueError, LookupError) as error:
+                logger.info("no word of the hosts: %s", error)
 
     def _look(self) -> Nodes:
         deadlines = draining()
