@@ -77,6 +77,7 @@ class ScriptedTransport:
         self._waiting: list[Made] = []
         self._functions: dict[str, Any] = {}
         self.here: str | None = None
+        self.headless_until = 0.0
         self.closed = False
 
     # --- What befalls it --------------------------------------------------------------
@@ -101,6 +102,10 @@ class ScriptedTransport:
         """The host is silent; some seconds later it is declared dead."""
         self.hosts[host].silent = True
         self.hosts[host].dies_at = self.now + DETECTION
+
+    def lose_head(self, seconds: float) -> None:
+        """Nothing is answered until the head is back; nobody is declared dead."""
+        self.headless_until = self.now + seconds
 
     def announce(self, host: str, seconds: float) -> None:
         """The host will be taken away."""
@@ -171,6 +176,7 @@ class ScriptedTransport:
     def _sleep(self, seconds: float) -> None:
         """Lets time pass, to the next thing that is to happen at the latest."""
         events = [t for host in self.hosts.values() for t in self._events(host)]
+        events.append(self.headless_until)
         until = min([t for t in events if t > self.now] + [self.now + seconds])
         self.now = until
         for name, host in self.hosts.items():
@@ -218,6 +224,8 @@ class ScriptedTransport:
 
     def _runnable(self, made: Made) -> bool:
         process = made.process
+        if self.now < self.headless_until:
+            return False
         if process.failure is not None:
             return True
         silent = process.node is None or self.hosts[process.node].silent

@@ -14,7 +14,7 @@ from pes_cluster.cluster.snapshots import Snapshots
 
 from .befallen import HOSTS, Run, announce, calm, crash, cut, hang, join
 from .scripted import Scripted
-from .scripted_transport import ScriptedTransport, once
+from .scripted_transport import Process, ScriptedTransport, once
 
 # --- Losses ---------------------------------------------------------------------------
 
@@ -321,13 +321,25 @@ def test_an_error_whose_text_varies_has_an_end(tmp_path: pathlib.Path) -> None:
     assert len(raised) < 20
 
 
-@pytest.mark.parametrize("method", ["evaluate", "save", "adopt", "snapshot"])
+@pytest.mark.parametrize("method", ["evaluate", "save", "adopt", "snapshot", "advance"])
 def test_what_is_slow_is_not_taken_for_hung(
     tmp_path: pathlib.Path, method: str
 ) -> None:
     run = Run(tmp_path, seconds={method: 200.0})
     assert run.bits == calm()
     assert run.kinds() == []
+
+
+def test_a_head_that_comes_back_costs_the_time_that_it_was_away(
+    tmp_path: pathlib.Path,
+) -> None:
+    def lost(cluster: ScriptedTransport, process: Process) -> None:
+        cluster.lose_head(30.0)
+
+    run = Run(tmp_path, once(lost, "advance", step=9, host="b"))
+    assert run.bits == calm()
+    assert run.kinds() == []
+    assert 30 < run.cluster.now < 60
 
 
 def test_a_loss_is_no_measure_of_how_long_steps_take(tmp_path: pathlib.Path) -> None:
