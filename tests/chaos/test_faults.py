@@ -122,6 +122,7 @@ def test_a_killed_raylet_takes_its_shards_along(scene):
 def test_a_cut_host_hears_nothing_and_is_given_up_while_it_lives(scene):
     cut = struck(scene, "host cut")
     host, raylet = scene.hosts[cut.victim], scene.nodes.raylets(cut.victim)[0]
+    time.sleep(0.5)  # What was under way when the link was cut.
     heard = received(host)
     assert soon(lambda: not nodes(scene)[host.ip][1])
     assert received(host) == heard

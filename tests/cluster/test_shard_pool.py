@@ -161,7 +161,8 @@ def test_an_heir_that_dies_after_it_answered_for_its_own_blocks(
     assert run.bits == calm()
 
 
-@settings(max_examples=25, deadline=None)
+# The same examples every time; other seeds by `--hypothesis-seed`, without it.
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     st.lists(
         st.tuples(
@@ -196,8 +197,13 @@ def test_any_sequence_of_faults_gives_the_same_bits(
         for kind, method, step, host in faults
     ]
     hooks.append(once(join("f", "g"), "advance", step=12))
-    run = Run(tmp_path_factory.mktemp("run"), *hooks, snapshots=snapshots)
-    assert run.bits == calm()
+    allowed = Budgets(preemptions=20)
+    folder = tmp_path_factory.mktemp("run")
+    run = Run(folder, *hooks, snapshots=snapshots, budgets=allowed)
+    if run.cluster.nodes().alive:
+        assert run.bits == calm()
+    else:  # Every host was struck before others came.
+        assert "not started within 60 s" in (run.outcome.error or "")
 
 
 def test_a_rebuild_without_its_replay_would_be_seen(
