@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pes_cluster import __version__, compare, runner
+from pes_cluster import __version__, compare, job_commands, runner
 from pes_cluster.cluster.control import (
     Command,
     CommandError,
@@ -32,6 +32,7 @@ from pes_cluster.config import recipes, run_config
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.core.task import TaskError
 from pes_cluster.metrics.progress import reporter
+from pes_cluster.ray_backend.service import ServiceError
 from pes_cluster.run_directory import (
     DiskError,
     RunDirectory,
@@ -78,10 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(error), RESUMABLE)
     except (ConfigError, TaskError, RunDirectoryError, CommandError) as error:
         return _refuse(str(error))
+    except ServiceError as error:
+        return _refuse(str(error), FAILED)
     except _UsageError as error:
         return _refuse(error.format_message())
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
+
+
+job_commands.register(app)
 
 
 @app.callback(invoke_without_command=True)

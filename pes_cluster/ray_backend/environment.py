@@ -1,0 +1,12 @@
+"""What every Ray node of a cluster has in its environment, wherever it is started."""
+
+from pes_cluster.ray_backend.health import HEALTH
+
+NODE = HEALTH | {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's workers run at nice 15 otherwise.
+}
+
+DRIVER = "driver"  # The custom resource of nodes that may hold a job's driver.
+RUNS = "PES_RUNS"  # Names the folder of the run directories of a node's jobs.
