@@ -27,10 +27,11 @@ from pes_cluster.cluster.control import (
     Scale,
     Stop,
 )
-from pes_cluster.cluster.storage import CheckpointError
+from pes_cluster.cluster.job import JobError
 from pes_cluster.config import recipes, run_config
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.core.task import TaskError
+from pes_cluster.job_commands import Address, TokenFile
 from pes_cluster.metrics.progress import reporter
 from pes_cluster.ray_backend.service import ServiceError
 from pes_cluster.run_directory import (
@@ -39,7 +40,8 @@ from pes_cluster.run_directory import (
     RunDirectoryError,
     fresh,
 )
-from pes_cluster.supervisor import FAILED, RESUMABLE, USAGE, supervise
+from pes_cluster.supervision import RESTARTS, supervise_run
+from pes_cluster.supervisor import FAILED, RESUMABLE, USAGE
 
 INTERRUPTED = 130
 
@@ -65,7 +67,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Override keys; YAML values."),
 ]
-RunDir = Annotated[pathlib.Path, typer.Argument(metavar="RUN_DIR")]
+RunDir = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's directory, or a job's name.")
+]
 Wait = Annotated[float, typer.Option(min=0.0, help="Seconds to wait for its answer.")]
 RunDirs = Annotated[list[pathlib.Path], typer.Argument(metavar="RUN_DIR...")]
 
@@ -79,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(error), RESUMABLE)
     except (ConfigError, TaskError, RunDirectoryError, CommandError) as error:
         return _refuse(str(error))
-    except ServiceError as error:
+    except (ServiceError, JobError) as error:
         return _refuse(str(error), FAILED)
     except _UsageError as error:
         return _refuse(error.format_message())
@@ -120,9 +124,15 @@ def run_command(
 
 
 @app.command("resume")
-def resume_command(run_dir: RunDir) -> int:
-    """Continue the run in a directory from its newest checkpoint."""
-    return _run(RunDirectory(run_dir).saved_config(), run_dir)
+def resume_command(
+    run: RunDir, address: Address = None, token_file: TokenFile = None
+) -> int:
+    """Continue a run from its newest checkpoint."""
+    path = _directory(run, address)
+    if path is None:
+        job_commands.resume_job(run, address, token_file)
+        return 0
+    return _run(RunDirectory(path).saved_config(), path)
 
 
 @app.command("supervise")
@@ -135,45 +145,49 @@ def supervise_command(
     ] = None,
     restarts: Annotated[
         int, typer.Option(min=0, help="Allowed without a newer checkpoint.")
-    ] = 10,
+    ] = RESTARTS,
 ) -> int:
     """Run a configuration, and start it again when its process dies."""
     settings = run_config.load(config, overrides or ())
     directory = RunDirectory(run_dir or fresh(settings.name))
-    store = directory.store(settings)
-
-    def newest() -> int | None:
-        try:
-            return max(store.steps(), default=None)
-        except CheckpointError:
-            return None  # Not known now; a driver that needs it will say so.
-
-    def explained() -> bool:
-        result = directory.read_result() or {}
-        return result.get("status") == "failed" and not result.get("resumable")
-
-    command = [sys.executable, "-m", "pes_cluster", "run", str(config)]
-    command += [*(overrides or ()), "--run-dir", str(directory.path)]
-    return supervise(command, restarts, newest, explained)
+    command = ["run", str(config), *(overrides or ())]
+    command += ["--run-dir", str(directory.path)]
+    return supervise_run(command, settings, directory, restarts)
 
 
 @app.command("scale")
 def scale_command(
-    run_dir: RunDir,
+    run: RunDir,
     particles: Annotated[
         int | None, typer.Option(help="Go on with so many; both signs counted.")
     ] = None,
     shards: Annotated[int | None, typer.Option(help="Go on with so many.")] = None,
     wait: Wait = 10.0,
+    address: Address = None,
+    token_file: TokenFile = None,
 ) -> int:
     """Change a live run's number of particles or shards."""
-    return _ask(run_dir, Scale(particles, shards), wait)
+    command = Scale(particles, shards)
+    path = _directory(run, address)
+    if path is None:
+        job_commands.ask_job(run, command, wait, address, token_file)
+        return 0
+    return _ask(path, command, wait)
 
 
 @app.command("stop")
-def stop_command(run_dir: RunDir, wait: Wait = 10.0) -> int:
+def stop_command(
+    run: RunDir,
+    wait: Wait = 10.0,
+    address: Address = None,
+    token_file: TokenFile = None,
+) -> int:
     """Stop a live run at its next step, with a checkpoint."""
-    return _ask(run_dir, Stop(), wait)
+    path = _directory(run, address)
+    if path is None:
+        job_commands.stop_job(run, address, token_file)
+        return 0
+    return _ask(path, Stop(), wait)
 
 
 @app.command("plot")
@@ -184,9 +198,20 @@ def plot_command(run_dirs: RunDirs) -> None:
 
 
 @app.command("compare")
-def compare_command(run_dirs: RunDirs) -> None:
-    """Compare runs in a table and a chart."""
-    rows, chart = _drawn(compare.compare, run_dirs)
+def compare_command(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN_DIR...|GROUP", help="Or a group of jobs."),
+    ],
+    address: Address = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Compare runs in a table and a chart, or the jobs of a group in a table."""
+    paths = [_directory(run, address) for run in runs]
+    if len(paths) == 1 and paths[0] is None:
+        job_commands.compare_jobs(runs[0], address, token_file)
+        return
+    rows, chart = _drawn(compare.compare, [pathlib.Path(run) for run in runs])
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for index, field in enumerate(dataclasses.fields(compare.Row)):
         justify = "left" if index < 2 else "right"
@@ -231,6 +256,18 @@ def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
         case "failed":
             print(f"pes: {result.error}", file=sys.stderr)
             return RESUMABLE if result.resumable else FAILED
+
+
+def _directory(run: str, address: str | None) -> pathlib.Path | None:
+    """The directory that a run is named by; None: it is a job's or a group's name.
+
+    What is there, or looks like a path, is one; else what a cluster is named for, or
+    where one is up, is a job.
+    """
+    path = pathlib.Path(run)
+    if address is None and (path.exists() or len(path.parts) != 1):
+        return path
+    return None if address or job_commands.cluster_is_named() else path
 
 
 def _ask(run_dir: pathlib.Path, command: Command, seconds: float) -> int:

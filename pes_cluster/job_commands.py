@@ -3,12 +3,51 @@
 Ray is loaded only by the commands that need it.
 """
 
+import os
 import pathlib
-from typing import Annotated
+import tempfile
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
-from pes_cluster.ray_backend import service
+from pes_cluster.cluster.control import Command
+from pes_cluster.cluster.job import (
+    Attempt,
+    JobError,
+    following,
+    grouped,
+    named,
+    newest,
+)
+from pes_cluster.cluster.status import RunStatus, seconds_left
+from pes_cluster.config import run_config
+from pes_cluster.config.run_config import RunConfig
+from pes_cluster.ray_backend import endpoint, service
+from pes_cluster.ray_backend.environment import RUNS
+from pes_cluster.run_directory import RunDirectory
+from pes_cluster.runner import JOB
+from pes_cluster.supervision import supervise_run
+
+if TYPE_CHECKING:
+    from pes_cluster.ray_backend.jobs import Jobs
+
+CONFIG = "PES_JOB_CONFIG"  # Holds the configuration, in the environment of a job.
+
+Address = Annotated[
+    str | None,
+    typer.Option(help="Where the cluster takes jobs; or PES_ADDRESS, or pes up's."),
+]
+TokenFile = Annotated[
+    pathlib.Path | None,
+    typer.Option(help="Holds the cluster's token; or RAY_AUTH_TOKEN_PATH."),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+Row = tuple[Attempt, RunStatus | None]
 
 
 def up(
@@ -29,7 +68,291 @@ def down() -> None:
     print("down" if service.down() else "nothing was up")
 
 
+def submit(
+    configs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG... [KEY.PATH=VALUE]...",
+            help="YAML files, one job each; keys to override in all of them.",
+        ),
+    ],
+    address: Address = None,
+    token_file: TokenFile = None,
+    group: Annotated[str, typer.Option(help="To compare the jobs by.")] = "",
+    name: Annotated[str | None, typer.Option(help="Of the job, if it is one.")] = None,
+    working_dir: Annotated[
+        pathlib.Path, typer.Option(help="Travels with the job: your own modules.")
+    ] = pathlib.Path("."),
+) -> None:
+    """Submit configurations as jobs; a job of that name that ended goes on."""
+    files = [word for word in configs if "=" not in word]
+    overrides = [word for word in configs if "=" in word]
+    loaded = [run_config.load(pathlib.Path(file), overrides) for file in files]
+    wanted = _names(loaded, group, name)
+    jobs = _jobs(address, token_file)
+    there = newest(jobs.attempts())
+    # All or none: what can be refused is refused before the first is submitted.
+    attempts = [
+        following(wanted_name, group, run_config.digest(config), there.get(wanted_name))
+        for wanted_name, config in zip(wanted, loaded, strict=True)
+    ]
+    for config in loaded:
+        jobs.check(config.cluster)
+    for attempt, config in zip(attempts, loaded, strict=True):
+        jobs.submit(attempt, _entry(attempt, config, working_dir))
+        print(f"{attempt.name}: {_submitted(attempt)}")
+
+
+def list_jobs(address: Address = None, token_file: TokenFile = None) -> None:
+    """List the jobs of a cluster."""
+    table = _table("job", "group", "state", "attempts", "began", "seconds")
+    for attempt in newest(_jobs(address, token_file).attempts()).values():
+        began = "-" if attempt.began is None else time.ctime(attempt.began)
+        seconds = _short(_seconds(attempt))
+        row = (attempt.name, attempt.group or "-", attempt.state)
+        table.add_row(*row, str(attempt.number), began, seconds)
+    _console().print(table)
+
+
+def status(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    address: Address = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Show how jobs stand; by default all."""
+    jobs = _jobs(address, token_file)
+    there = newest(jobs.attempts())
+    chosen = [named(there, name) for name in names] if names else list(there.values())
+    _console().print(status_table(_rows(jobs, chosen), time.time()))
+
+
+def logs(
+    name: Name,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="To its end.")] = False,
+    address: Address = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Print what a job has printed."""
+    jobs = _jobs(address, token_file)
+    attempt = named(newest(jobs.attempts()), name)
+    parts = jobs.follow(attempt) if follow else [jobs.log(attempt)]
+    for part in parts:
+        print(part, end="", flush=True)
+
+
+def stop_job(name: str, address: str | None, token_file: pathlib.Path | None) -> None:
+    """Stops a job, with a checkpoint, and says how it ended."""
+    jobs = _jobs(address, token_file)
+    attempt = named(newest(jobs.attempts()), name)
+    if not attempt.live:
+        raise JobError(f"{name}: is not running ({attempt.state})")
+    ended = jobs.stop(attempt)
+    print(f"{name}: {ended.state}; pes resume {name} goes on")
+
+
+def resume_job(name: str, address: str | None, token_file: pathlib.Path | None) -> None:
+    """Submits a job again, as it was, to go on from its newest checkpoint."""
+    jobs = _jobs(address, token_file)
+    before = named(newest(jobs.attempts()), name)
+    if before.live:
+        raise JobError(f"{name}: is {before.state} already")
+    config = _config(jobs.environment(before).get(CONFIG, ""))
+    jobs.check(config.cluster)
+    attempt = jobs.resubmit(before, config.cluster)
+    print(f"{name}: {_submitted(attempt)}")
+
+
+def ask_job(
+    name: str,
+    command: Command,
+    seconds: float,
+    address: str | None,
+    token_file: pathlib.Path | None,
+) -> None:
+    """Hands a command to a live job, and prints its answer.
+
+    Raises:
+        JobError: It refuses, or does not answer in time.
+    """
+    jobs = _jobs(address, token_file)
+    attempt = named(newest(jobs.attempts()), name)
+    if not attempt.live:
+        raise JobError(f"{name}: is not running ({attempt.state})")
+    answer = jobs.ask(name, command, seconds)
+    if answer is None:
+        raise JobError(f"{name}: no answer within {seconds:g} s; it may still obey")
+    if not answer.done:
+        raise JobError(f"{name}: {answer.line.removeprefix(f'{name}: ')}")
+    print(f"{name}: {answer.line}")
+
+
+def compare_jobs(
+    group: str, address: str | None, token_file: pathlib.Path | None
+) -> None:
+    """Shows the jobs of a group side by side, best first."""
+    jobs = _jobs(address, token_file)
+    chosen = grouped(newest(jobs.attempts()), group)
+    _console().print(comparison_table(_rows(jobs, chosen)))
+
+
+def job(name: Name) -> int:
+    """Runs a job on the cluster: what `pes submit` has submitted calls it."""
+    config = _config(os.environ.get(CONFIG, ""))
+    folder = pathlib.Path(os.environ.get(RUNS) or "~/pes_runs").expanduser()
+    directory = RunDirectory(folder / name)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = pathlib.Path(scratch) / "config.yaml"
+        file.write_text(run_config.to_yaml(config), encoding="utf-8")
+        command = ["run", str(file), "--run-dir", str(directory.path)]
+        code = supervise_run(command, config, directory)
+    _tell_end(name, config, directory)
+    return code
+
+
+def status_table(rows: list[Row], now: float) -> Table:
+    """How jobs stand, a row each."""
+    headings = ("job", "state", "step", "loss", "eval loss", "particles", "shards")
+    table = _table(*headings, "recovered", "saved", "steps/s", "left")
+    for attempt, seen in rows:
+        first = (attempt.name, attempt.state)
+        if seen is None:
+            table.add_row(*first, *["-"] * 9)
+            continue
+        saved = None if seen.checkpoint_time is None else now - seen.checkpoint_time
+        left = seconds_left(seen)
+        table.add_row(
+            *first,
+            f"{seen.outer_step}/{seen.outer_steps}",
+            *map(_short, (seen.loss, seen.eval_loss, seen.particles, seen.shards)),
+            *map(_short, (seen.recovered,)),
+            "-" if saved is None else f"{saved:.0f} s ago",
+            _short(seen.steps_per_second),
+            "-" if left is None else f"{left:.0f} s",
+        )
+    return table
+
+
+def comparison_table(rows: list[Row]) -> Table:
+    """Jobs side by side: the least loss first, those without one last."""
+    table = _table(
+        "job", "state", "eval loss", "loss", "outer steps", "inner steps", "seconds"
+    )
+
+    def rank(row: Row) -> tuple[float, str]:
+        loss = None if row[1] is None else row[1].eval_loss
+        return (float("inf") if loss is None else loss, row[0].name)
+
+    for attempt, seen in sorted(rows, key=rank):
+        names = ("eval_loss", "loss", "outer_step", "inner_steps", "wall_seconds")
+        values = [getattr(seen, name, None) for name in names]
+        table.add_row(attempt.name, attempt.state, *map(_short, values))
+    return table
+
+
+def cluster_is_named() -> bool:
+    """Whether commands without an address know a cluster."""
+    return bool(os.environ.get(endpoint.ADDRESS)) or service.running() is not None
+
+
 def register(app: typer.Typer) -> None:
     """Adds the commands to an application."""
-    app.command("up")(up)
-    app.command("down")(down)
+    commands: dict[str, Callable[..., Any]] = {
+        "up": up,
+        "down": down,
+        "submit": submit,
+        "list": list_jobs,
+        "status": status,
+        "logs": logs,
+    }
+    for name, command in commands.items():
+        app.command(name)(command)
+    app.command("job", hidden=True)(job)
+
+
+def _jobs(address: str | None, token_file: pathlib.Path | None) -> "Jobs":
+    found = endpoint.find(address, token_file)
+    endpoint.check(found)  # Before Ray is loaded, which takes seconds.
+    from pes_cluster.ray_backend.jobs import Jobs
+
+    return Jobs(found)
+
+
+def _names(loaded: list[RunConfig], group: str, name: str | None) -> list[str]:
+    if not loaded:
+        raise JobError("submit: no configuration is named")
+    if name is not None:
+        if len(loaded) > 1:
+            raise JobError(f"--name: {len(loaded)} configurations, but one name")
+        return [name]
+    names = [f"{group}.{config.name}" if group else config.name for config in loaded]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise JobError(f"{min(twice)}: two configurations of that name")
+    return names
+
+
+def _entry(attempt: Attempt, config: RunConfig, working_dir: pathlib.Path) -> Any:
+    from pes_cluster.ray_backend.jobs import Entry
+
+    return Entry(
+        command=f"exec python -m pes_cluster job {attempt.name}",
+        env={JOB: attempt.name, CONFIG: run_config.to_yaml(config)},
+        working_dir=working_dir,
+        cluster=config.cluster,
+    )
+
+
+def _config(text: str) -> RunConfig:
+    with tempfile.TemporaryDirectory() as scratch:
+        file = pathlib.Path(scratch) / "config.yaml"
+        file.write_text(text, encoding="utf-8")
+        return run_config.load(file)
+
+
+def _tell_end(name: str, config: RunConfig, directory: RunDirectory) -> None:
+    """Leaves how the run ended in the job's log, where a client finds it."""
+    from pes_cluster.ray_backend.inquiry import MARK
+
+    result = directory.read_result() or {}
+    fields = {
+        "phase": result.get("status", "failed"),
+        "outer_step": result.get("outer_steps", 0),
+        **{n: result.get(n) for n in ("loss", "eval_loss", "error")},
+        **{n: result.get(n, 0) for n in ("inner_steps", "wall_seconds")},
+    }
+    ended = RunStatus(name=name, outer_steps=config.run.outer_steps, **fields)
+    print(MARK + ended.to_json(), flush=True)
+
+
+def _rows(jobs: "Jobs", attempts: list[Attempt]) -> list[Row]:
+    seen = jobs.statuses(attempts)
+    return [(attempt, seen.get(attempt.name)) for attempt in attempts]
+
+
+def _submitted(attempt: Attempt) -> str:
+    return "submitted" if attempt.number == 1 else f"goes on, attempt {attempt.number}"
+
+
+def _seconds(attempt: Attempt) -> float | None:
+    if attempt.began is None:
+        return None
+    return (attempt.ended or time.time()) - attempt.began
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index < 2 else "right")
+    return table
+
+
+def _console() -> Console:
+    """A console as wide as its terminal, or wide enough where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=150)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

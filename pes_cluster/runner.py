@@ -7,8 +7,9 @@ import os
 import pathlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -19,11 +20,13 @@ from pes_cluster.cluster.control import ControlFolder
 from pes_cluster.cluster.divergence import Watch
 from pes_cluster.cluster.driver import Driver
 from pes_cluster.cluster.engine import Engine, PoolEngine
+from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.fused import FusedEngine
 from pes_cluster.cluster.leaves import from_arrays, to_arrays
 from pes_cluster.cluster.local_pool import LocalPool
 from pes_cluster.cluster.plan import Outcome, Plan
 from pes_cluster.cluster.pool import Pool
+from pes_cluster.cluster.status import RunStatus
 from pes_cluster.cluster.work import Work
 from pes_cluster.config.decode import ConfigError, one_line
 from pes_cluster.config.run_config import RunConfig, digest
@@ -36,8 +39,13 @@ from pes_cluster.metrics.record import StepRecord
 from pes_cluster.outer import SGD, Optimizer
 from pes_cluster.run_directory import RunDirectory, RunDirectoryError, fresh
 
+if TYPE_CHECKING:
+    from pes_cluster.ray_backend.mailbox import Mailbox
+
 _log = logging.getLogger(__name__)
 
+JOB = "PES_JOB"  # Names the job, in the environment of its driver.
+_ECHO = 1.0  # Seconds in which signals that follow one another are one.
 # A learner's theta is empty, so this updates nothing; the driver needs some optimiser.
 _NO_OUTER = SGD(learning_rate=1.0)
 
@@ -109,10 +117,12 @@ def run(
     # The engine comes first: where it is refused, nothing has been written.
     with (
         _asked_to_stop() as asked,
+        _mailbox(config) as box,
         contextlib.closing(_engine(config, work)) as engine,
         directory.opened(config),
     ):
-        outcome = _drive(config, directory, store, engine, work, on_record, asked)
+        told = [on_record, *([box.on_record] if box else [])]
+        outcome = _drive(config, directory, store, engine, work, told, asked, box)
         return _finish(directory, config, outcome, asked)
 
 
@@ -211,8 +221,9 @@ def _drive(
     store: CheckpointStore,
     engine: Engine,
     work: Work,
-    on_record: Callable[[StepRecord], None],
+    told: list[Callable[[StepRecord], None]],
     asked: "_Asked",
+    box: "Mailbox | None",
 ) -> Outcome:
     with (
         directory.lines(directory.events) as events,
@@ -221,8 +232,15 @@ def _drive(
 
         def record(step: StepRecord) -> None:
             metrics.append(step.to_json())
-            on_record(step)
+            for tell in told:
+                tell(step)
 
+        def event(happened: Event) -> None:
+            events.append(happened.to_json())
+            if box:
+                box.on_event(happened)
+
+        folder = ControlFolder(directory.control)
         plan = Plan(
             outer_steps=config.run.outer_steps,
             checkpoint_every=config.checkpoint.every,
@@ -232,14 +250,32 @@ def _drive(
             staleness=0 if config.outer is None else config.outer.staleness,
             watch=_watch(config),
             should_stop=asked.is_set,
-            commands=ControlFolder(directory.control).take,
+            commands=lambda: folder.take() + (box.take() if box else []),
             on_record=record,
-            on_event=lambda event: events.append(event.to_json()),
+            on_event=event,
             on_rewind=metrics.rewind,
             settle=metrics.settle,
         )
         theta = work.initial_theta()
         return Driver(plan, engine, store, _optimizer(config), theta).run()
+
+
+@contextlib.contextmanager
+def _mailbox(config: RunConfig) -> Iterator["Mailbox | None"]:
+    """Where a job's driver says how it stands, and is asked; None: this is no job's."""
+    name, address = os.environ.get(JOB), os.environ.get("RAY_ADDRESS")
+    if not name or not address:
+        yield None
+        return
+    from pes_cluster.ray_backend.mailbox import mailbox
+
+    status = RunStatus(name=name, outer_steps=config.run.outer_steps)
+    with contextlib.ExitStack() as stack:
+        try:
+            box = stack.enter_context(mailbox(address, status))
+        except ValueError as error:
+            raise ConfigError(f"cluster.{one_line(error)}") from error
+        yield box
 
 
 def _watch(config: RunConfig) -> Watch:
@@ -290,9 +326,26 @@ class _Asked:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._time, self._said = 0.0, False
 
     def is_set(self) -> bool:
+        if self.signal is not None and not self._said:
+            # Not when it comes: a line may be half written just then.
+            name = signal.Signals(self.signal).name
+            _log.warning("%s: stopping after this step, with a checkpoint", name)
+            self._said = True
         return self.signal is not None
+
+    def hear(self, number: int) -> bool:
+        """Takes note of a signal; whether it is a second one.
+
+        What ends a job signals all its processes, and its supervisor passes that on:
+        several at once are one.
+        """
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self._time = number, now
+        return now - self._time > _ECHO
 
 
 @contextlib.contextmanager
@@ -306,12 +359,9 @@ def _asked_to_stop() -> Iterator[_Asked]:
 
     def listen(number: int, frame: Any) -> None:
         del frame
-        asked.signal = number
-        signal.signal(number, before[number])
-        _log.warning(
-            "%s: stopping after this step, with a checkpoint",
-            signal.Signals(number).name,
-        )
+        if asked.hear(number):
+            signal.signal(number, before[number])
+            os.kill(os.getpid(), number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         before[number] = signal.signal(number, listen)

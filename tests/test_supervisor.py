@@ -225,6 +225,18 @@ def test_a_killed_driver_comes_back_and_ends_with_the_same_bits(
     assert len(resumed) == 2
 
 
+def test_a_signal_to_all_its_processes_at_once_is_one(tmp_path: pathlib.Path) -> None:
+    """As a cluster ends a job: the supervisor passes on what the driver has heard."""
+    with _started("supervise", *NANO, "--run-dir", "a") as process:
+        _until(process, "step 300/")
+        os.kill(_driver(tmp_path / "a"), signal.SIGTERM)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+    result = json.loads((tmp_path / "a/result.json").read_text())
+    assert result["status"] == "stopped"
+
+
 def test_sigterm_reaches_the_driver_which_saves(tmp_path: pathlib.Path) -> None:
     with _started("supervise", *NANO, "--run-dir", "a") as process:
         _until(process, "step 300/")
@@ -232,7 +244,8 @@ def test_sigterm_reaches_the_driver_which_saves(tmp_path: pathlib.Path) -> None:
         process.communicate(timeout=60)
     assert process.returncode == 143
     steps = [int(path.name[5:]) for path in (tmp_path / "a/checkpoints").iterdir()]
-    assert any(step % 150 for step in steps)
+    result = json.loads((tmp_path / "a/result.json").read_text())
+    assert result["status"] == "stopped" and max(steps) == result["outer_steps"]
     with pytest.raises(ProcessLookupError):
         os.kill(_driver(tmp_path / "a"), 0)
 

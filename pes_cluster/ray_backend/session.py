@@ -39,6 +39,7 @@ def session(settings: ClusterSettings) -> Iterator[None]:
     Raises:
         RayStartError: Ray cannot be started or reached.
     """
+    _leave_gpus_to_shards()
     if ray.is_initialized():
         yield  # Whoever started it also ends it.
         return
@@ -67,6 +68,7 @@ def embedded(
         RayStartError: Ray does not start.
     """
     _use_token()
+    _leave_gpus_to_shards()
     with _environment(_quiet()):
         _init(
             "local",
@@ -109,8 +111,6 @@ def unmet(total: Mapping[str, float], shards: int, per_shard: PerShard) -> str |
 
 
 def _init(address: str, **options: Any) -> None:
-    # Before any array exists, else without effect.
-    jax.config.update("jax_platforms", "cpu")
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with warnings.catch_warnings():
@@ -130,6 +130,11 @@ def _init(address: str, **options: Any) -> None:
         # Ray's own handler exits on the spot; a run stops at a step boundary instead.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+
+def _leave_gpus_to_shards() -> None:
+    # Before any array exists, else without effect.
+    jax.config.update("jax_platforms", "cpu")
 
 
 def _quiet() -> dict[str, str]:

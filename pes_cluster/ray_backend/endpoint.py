@@ -1,0 +1,175 @@
+"""Where a cluster takes jobs, and what opens it: an address and a token.
+
+Looked for in this order: what was named, the environment, the service of this machine
+(whose own token comes before the environment's).
+A token is held in memory and sent in a header; it is in no command line and no log.
+"""
+
+import dataclasses
+import importlib.metadata
+import ipaddress
+import json
+import os
+import pathlib
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from pes_cluster.cluster.job import JobError
+from pes_cluster.ray_backend import service
+
+ADDRESS = "PES_ADDRESS"
+_TOKEN, _TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """Where jobs are submitted.
+
+    Attributes:
+        address: A URL.
+        token: What opens it; None: nothing does, or nothing need.
+    """
+
+    address: str
+    token: str | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+
+def find(address: str | None, token_file: pathlib.Path | None) -> Endpoint:
+    """The endpoint that is meant.
+
+    Raises:
+        JobError: None is, its token cannot be read, or it would be used openly.
+    """
+    here = service.running()
+    named = address or os.environ.get(ADDRESS) or (here.address if here else None)
+    if named is None:
+        raise JobError(
+            "no cluster is named: give --address http://HOST:8265, or start one on "
+            "this machine with pes up"
+        )
+    own = here.token_file if here and here.address == named.rstrip("/") else None
+    path = token_file or own or os.environ.get(_TOKEN_PATH)
+    token = _read(pathlib.Path(path)) if path else os.environ.get(_TOKEN)
+    endpoint = Endpoint(named.rstrip("/"), token or None)
+    refused = refusal(endpoint)
+    if refused is not None:
+        raise JobError(refused)
+    return endpoint
+
+
+def refusal(endpoint: Endpoint) -> str | None:
+    """Why an endpoint is not to be used, in one line; pure."""
+    address = endpoint.address
+    try:
+        parts = urllib.parse.urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return f"{address}: not an address; it looks like http://HOST:8265"
+    if parts.scheme not in ("http", "https") or not host:
+        return f"{address}: not an address; it looks like http://HOST:8265"
+    if endpoint.token is None and not _loopback(host):
+        return (
+            f"{address}: is beyond this machine, and there is no token; name a file "
+            f"that holds it with --token-file or {_TOKEN_PATH}"
+        )
+    return None
+
+
+def check(endpoint: Endpoint) -> None:
+    """Asks whether a cluster is there that takes jobs from us.
+
+    Raises:
+        JobError: Nothing answers, the token is refused, or its Ray is another.
+    """
+    try:
+        theirs = str(get(endpoint, "/api/version")["ray_version"])
+    except (KeyError, TypeError):
+        raise JobError(f"{endpoint.address}: is no Ray dashboard") from None
+    line = other_version(importlib.metadata.version("ray"), theirs)
+    if line is not None:
+        raise JobError(f"{endpoint.address}: {line}")
+
+
+def nodes(endpoint: Endpoint) -> list[dict[str, float]]:
+    """The resources of each node that lives.
+
+    Raises:
+        JobError: The cluster does not tell.
+    """
+    answer = get(endpoint, "/api/v0/nodes?detail=1")
+    try:
+        found = answer["data"]["result"]["result"]
+        return [one["resources_total"] for one in found if one["state"] == "ALIVE"]
+    except (KeyError, TypeError):
+        raise JobError(f"{endpoint.address}: does not list its nodes") from None
+
+
+def other_version(ours: str, theirs: str) -> str | None:
+    """Why a cluster's Ray cannot be used with ours; pure."""
+    if ours.split(".")[:2] == theirs.split(".")[:2]:
+        return None
+    return f"has Ray {theirs}, here is {ours}; install ray=={theirs} here"
+
+
+def get(endpoint: Endpoint, path: str, seconds: float = 10.0) -> Any:
+    """What the cluster answers to a question, decoded.
+
+    Raises:
+        JobError: It does not answer, or refuses; one line that says what to do.
+    """
+    url = endpoint.address + path
+    request = urllib.request.Request(url, headers=endpoint.headers)
+    try:
+        with _opener(endpoint).open(request, timeout=seconds) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        raise JobError(f"{endpoint.address}: {refused(error.code)}") from None
+    except ValueError:
+        raise JobError(f"{endpoint.address}: is no Ray dashboard") from None
+    except OSError as error:
+        why = getattr(error, "reason", error)
+        raise JobError(
+            f"{endpoint.address}: no cluster answers there ({why})"
+        ) from None
+
+
+def refused(status: int) -> str:
+    """What an HTTP status other than success means here; pure."""
+    match status:
+        case 401:
+            return "asks for a token; name its file with --token-file"
+        case 403:
+            return "refuses this token; it is another cluster's, or an old one"
+        case 404:
+            return "is no Ray dashboard, or an old one"
+        case _:
+            return f"answers with HTTP status {status}"
+
+
+def _opener(endpoint: Endpoint) -> urllib.request.OpenerDirector:
+    host = urllib.parse.urlsplit(endpoint.address).hostname or ""
+    if not _loopback(host):
+        return urllib.request.build_opener()
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _read(path: pathlib.Path) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not text"
+        raise JobError(f"{path}: the token cannot be read ({why})") from None

@@ -1,0 +1,251 @@
+"""Jobs over Ray's own Jobs SDK: submitted, listed, followed, asked, stopped."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import pathlib
+import shlex
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import requests
+from ray.job_submission import JobDetails, JobSubmissionClient
+
+from pes_cluster.cluster.control import Answer, Command, to_json
+from pes_cluster.cluster.job import Attempt, JobError, from_metadata
+from pes_cluster.cluster.settings import ClusterSettings
+from pes_cluster.cluster.status import RunStatus, from_json
+from pes_cluster.ray_backend import endpoint as endpoints
+from pes_cluster.ray_backend.endpoint import Endpoint
+from pes_cluster.ray_backend.environment import DRIVER
+from pes_cluster.ray_backend.inquiry import MARK
+from pes_cluster.ray_backend.session import unmet
+
+SAVE_SECONDS = 120  # For the last checkpoint of a job that is to stop.
+HELPER_SECONDS = 60.0  # For a helper job to be placed, and to begin.
+_POLL = 0.2
+# They tell of every upload.
+_LOUD = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
+_EXCLUDED = [".git", ".venv", "__pycache__", "runs", "*.egg-info"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What a job runs.
+
+    Attributes:
+        command: Its entrypoint.
+        env: Environment of its driver and of its shards.
+        working_dir: Folder that travels with it.
+        cluster: What it asks of the cluster.
+    """
+
+    command: str
+    env: Mapping[str, str]
+    working_dir: pathlib.Path
+    cluster: ClusterSettings
+
+
+class Jobs:
+    """A client of one cluster, which `endpoint.check` has found to be there."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        for name in _LOUD:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        with self._refusals():
+            headers = dict(endpoint.headers)
+            self._client = JobSubmissionClient(endpoint.address, headers=headers)
+
+    def attempts(self) -> list[Attempt]:
+        """All attempts of all jobs; other jobs of the cluster are passed over."""
+        with self._refusals():
+            details = self._client.list_jobs()
+        found = [_attempt(one) for one in details]
+        return [attempt for attempt in found if attempt is not None]
+
+    def check(self, cluster: ClusterSettings) -> None:
+        """Refuses what the nodes that are there cannot hold.
+
+        Raises:
+            JobError: One line with what was asked and what there is.
+        """
+        lacking = lacks(cluster, total(endpoints.nodes(self._endpoint)))
+        if lacking is not None:
+            raise JobError(lacking)
+
+    def submit(self, attempt: Attempt, entry: Entry) -> None:
+        """Submits an attempt; returns when the cluster has taken it."""
+        runtime_env = {
+            "working_dir": str(entry.working_dir),
+            "excludes": _EXCLUDED,
+            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(SAVE_SECONDS), **entry.env},
+        }
+        self._submit(attempt, entry.command, runtime_env, entry.cluster)
+
+    def resubmit(self, before: Attempt, cluster: ClusterSettings) -> Attempt:
+        """Submits the next attempt of a job that has ended, as the last one was."""
+        attempt = dataclasses.replace(before, number=before.number + 1)
+        with self._refusals():
+            details = self._client.get_job_info(before.id)
+        self._submit(attempt, details.entrypoint, details.runtime_env or {}, cluster)
+        return attempt
+
+    def environment(self, attempt: Attempt) -> dict[str, str]:
+        """The environment that an attempt was submitted with."""
+        with self._refusals():
+            details = self._client.get_job_info(attempt.id)
+        return dict((details.runtime_env or {}).get("env_vars", {}))
+
+    def stop(self, attempt: Attempt) -> Attempt:
+        """Stops an attempt, which saves first; returns it as it ended."""
+        with self._refusals():
+            self._client.stop_job(attempt.id)
+        return self._ended(attempt, SAVE_SECONDS + 10.0)
+
+    def log(self, attempt: Attempt) -> str:
+        """What an attempt has printed so far."""
+        with self._refusals():
+            return self._client.get_job_logs(attempt.id)
+
+    def follow(self, attempt: Attempt) -> Iterator[str]:
+        """What an attempt prints, until it ends."""
+        with self._refusals(), asyncio.Runner() as runner:
+            parts = aiter(self._client.tail_job_logs(attempt.id))
+            while True:
+                try:
+                    yield runner.run(_next(parts))
+                except StopAsyncIteration:
+                    return
+
+    def statuses(self, attempts: Sequence[Attempt]) -> dict[str, RunStatus]:
+        """How runs stand, by name, as far as they have said."""
+        lines = []
+        running = [one.name for one in attempts if one.state == "running"]
+        if running:
+            lines = self._help(["status", *running])
+        for ended in (one for one in attempts if not one.live):
+            lines += marked(self.log(ended))[-1:]
+        found = [from_json(line) for line in lines]
+        return {status.name: status for status in found}
+
+    def ask(self, name: str, command: Command, seconds: float) -> Answer | None:
+        """Hands a command to a run; None: no answer in time."""
+        (line,) = self._help(["ask", name, to_json(command), str(seconds)])
+        fields = json.loads(line)
+        return fields and Answer(bool(fields["done"]), str(fields["line"]))
+
+    def _submit(
+        self,
+        attempt: Attempt,
+        command: str,
+        runtime_env: dict[str, Any],
+        cluster: ClusterSettings,
+    ) -> None:
+        with self._refusals():
+            self._client.submit_job(
+                entrypoint=command,
+                submission_id=attempt.id,
+                runtime_env=runtime_env,
+                metadata=attempt.metadata(),
+                **placement(cluster, total(endpoints.nodes(self._endpoint))),
+            )
+
+    def _help(self, arguments: Sequence[str]) -> list[str]:
+        """Runs a helper on the cluster and returns its lines."""
+        words = ["python", "-m", "pes_cluster.ray_backend.inquiry", *arguments]
+        name = f"pes-helper-{uuid.uuid4().hex[:12]}"
+        with self._refusals():
+            self._client.submit_job(
+                entrypoint="exec " + shlex.join(words), submission_id=name
+            )
+            end = time.monotonic() + HELPER_SECONDS
+            while not self._client.get_job_status(name).is_terminal():
+                if time.monotonic() > end:
+                    self._client.stop_job(name)
+                    raise JobError(f"no helper job within {HELPER_SECONDS:g} s")
+                time.sleep(_POLL)
+            log = self._client.get_job_logs(name)
+            done = self._client.get_job_info(name)
+            self._client.delete_job(name)
+        if done.status != "SUCCEEDED":
+            last = (log.strip() or done.message or "").splitlines()[-1:]
+            raise JobError(f"the helper job failed: {''.join(last)}")
+        return marked(log)
+
+    def _ended(self, attempt: Attempt, seconds: float) -> Attempt:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with self._refusals():
+                found = _attempt(self._client.get_job_info(attempt.id))
+            if found is not None and not found.live:
+                return found
+            time.sleep(_POLL)
+        raise JobError(f"{attempt.name}: has not ended within {seconds:g} s")
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Turns what Ray raises into one line that names the cluster."""
+        try:
+            yield
+        except JobError:
+            raise
+        except (requests.RequestException, RuntimeError, ValueError, OSError) as error:
+            line = " ".join(str(error).split())
+            raise JobError(f"{self._endpoint.address}: {line[:500]}") from None
+
+
+def marked(log: str) -> list[str]:
+    """The lines of a log that are meant for us; pure."""
+    lines = log.splitlines()
+    return [line.removeprefix(MARK) for line in lines if line.startswith(MARK)]
+
+
+def total(nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The resources of all nodes together; pure."""
+    names = {name for node in nodes for name in node}
+    return {name: sum(node.get(name, 0.0) for node in nodes) for name in names}
+
+
+def lacks(cluster: ClusterSettings, there: Mapping[str, float]) -> str | None:
+    """What a run asks for and a cluster has not, in one line; pure."""
+    lacking = unmet(there, cluster.shards or 1, cluster.per_shard)
+    return f"cluster.{lacking}" if lacking else None
+
+
+def placement(cluster: ClusterSettings, there: Mapping[str, float]) -> dict[str, Any]:
+    """Where a driver goes: to nodes for drivers, where there are; pure.
+
+    One that computes in its own process takes the room of a shard.
+    """
+    chosen: dict[str, Any] = {}
+    if there.get(DRIVER):
+        chosen["entrypoint_resources"] = {DRIVER: 1}
+    if cluster.pool == "local":
+        chosen["entrypoint_num_cpus"] = cluster.per_shard.num_cpus
+        chosen["entrypoint_num_gpus"] = cluster.per_shard.num_gpus
+    return {name: value for name, value in chosen.items() if value}
+
+
+def _attempt(details: JobDetails) -> Attempt | None:
+    attempt = from_metadata(details.metadata or {})
+    return attempt and dataclasses.replace(
+        attempt,
+        status=str(details.status),
+        exit_code=details.driver_exit_code,
+        message=details.message or "",
+        began=_seconds(details.start_time),
+        ended=_seconds(details.end_time),
+    )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+async def _next(parts: Any) -> str:
+    return await anext(parts)

@@ -1,0 +1,165 @@
+"""Where jobs are submitted, what opens it, and what is said where it does not open."""
+
+import contextlib
+import http.server
+import pathlib
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pes_cluster.cli import main
+from pes_cluster.cluster.job import JobError
+from pes_cluster.ray_backend import endpoint
+from pes_cluster.ray_backend.endpoint import Endpoint
+
+Serve = Callable[[int, bytes], str]
+TOY = str(pathlib.Path(__file__).parents[2] / "configs" / "toy_regression" / "pes.yaml")
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """No service, and no environment that names one."""
+    monkeypatch.setenv("PES_HOME", str(tmp_path / "home"))
+    for name in ("PES_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serves one answer to every question; the tokens it was shown are kept."""
+    with contextlib.ExitStack() as stack:
+
+        def start(status: int, body: bytes) -> str:
+            class Handler(http.server.BaseHTTPRequestHandler):
+                def do_GET(self) -> None:  # noqa: N802
+                    self.send_response(status)
+                    self.end_headers()
+                    self.wfile.write(body)
+
+                def log_message(self, format: str, *args: object) -> None:
+                    del format, args
+
+            server = stack.enter_context(
+                http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            )
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield start
+
+
+@pytest.mark.parametrize(
+    "address, token, words",
+    [
+        ("ftp://host", "t", "not an address"),
+        ("host:8265", "t", "not an address"),
+        ("", "t", "not an address"),
+        ("http://host:many", "t", "not an address"),
+        ("http://", "t", "not an address"),
+        ("http://10.0.0.1:8265", None, "beyond this machine"),
+        ("http://localhost.example.com:8265", None, "beyond this machine"),
+        ("https://cluster.example.com", None, "beyond this machine"),
+    ],
+)
+def test_endpoints_that_are_refused(
+    address: str, token: str | None, words: str
+) -> None:
+    line = endpoint.refusal(Endpoint(address, token))
+    assert line is not None and words in line
+
+
+@pytest.mark.parametrize(
+    "address, token",
+    [
+        ("http://127.0.0.1:8265", None),
+        ("http://localhost:8265", None),
+        ("http://[::1]:8265", None),
+        ("http://10.0.0.1:8265", "t"),
+        ("https://cluster.example.com", "t"),
+    ],
+)
+def test_endpoints_that_are_used(address: str, token: str | None) -> None:
+    assert endpoint.refusal(Endpoint(address, token)) is None
+
+
+def test_a_token_is_not_shown() -> None:
+    assert "secret" not in repr(Endpoint("http://127.0.0.1", "secret"))
+
+
+def test_the_token_file_that_is_named_comes_first(
+    alone: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (alone / "named").write_text("one\n")
+    (alone / "other").write_text("two")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(alone / "other"))
+    url = "http://127.0.0.1:1/"
+    assert endpoint.find(url, alone / "named") == Endpoint("http://127.0.0.1:1", "one")
+    assert endpoint.find(url, None).token == "two"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(alone / "absent"))
+    with pytest.raises(JobError, match="absent: the token cannot be read"):
+        endpoint.find(url, None)
+
+
+@pytest.mark.parametrize(
+    "status, body, words",
+    [
+        (401, b"", "asks for a token"),
+        (403, b"", "refuses this token"),
+        (404, b"", "no Ray dashboard"),
+        (500, b"", "HTTP status 500"),
+        (200, b"<html>", "no Ray dashboard"),
+        (200, b"\xff\xfe", "no Ray dashboard"),
+        (200, b'{"ray_version": "1.0.0"}', "has Ray 1.0.0, here is"),
+        (200, b'{"other": 1}', "no Ray dashboard"),
+        (200, b"[]", "no Ray dashboard"),
+    ],
+)
+def test_what_a_client_is_told_of_a_cluster_that_refuses(
+    serve: Serve,
+    status: int,
+    body: bytes,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address = serve(status, body)
+    assert main(["list", "--address", address]) == 1
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"pes: {address}: ") and words in line
+    assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["list"], "no cluster is named"),
+        (["status"], "no cluster is named"),
+        (["logs", "a"], "no cluster is named"),
+        (["submit", TOY], "no cluster is named"),
+        (["submit", "absent.yaml"], "absent.yaml"),
+        (["submit", TOY, TOY], "two configurations of that name"),
+        (["submit", TOY, TOY, "--name", "a"], "2 configurations, but one name"),
+        (["submit", "a.b=1"], "no configuration is named"),
+        (["submit", TOY, "estimator.num_particles=3"], "num_particles"),
+        (["submit", TOY, "--address", "http://127.0.0.1:1"], "no cluster answers"),
+        (["stop", "a", "--address", "http://127.0.0.1:1"], "no cluster answers"),
+        (["resume", "a", "--address", "http://127.0.0.1:1"], "no cluster answers"),
+        (["compare", "g", "--address", "http://127.0.0.1:1"], "no cluster answers"),
+        (["list", "--address", "http://10.0.0.1:1"], "beyond this machine"),
+        (["list", "--token-file", "absent", "--address", "x"], "cannot be read"),
+    ],
+)
+def test_wrong_uses_end_with_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) in (1, 2)
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert line.startswith("pes: ") and words in line
+    assert said.out == ""
