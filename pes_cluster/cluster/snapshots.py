@@ -18,7 +18,7 @@ from typing import Any
 from pes_cluster.cluster.leaves import Arrays
 from pes_cluster.core.task import Theta
 
-SHARE = 0.02  # Of the run's time, spent on snapshots.
+SHARE = 0.015  # Of the run's time, spent on snapshots.
 EARLY = 10  # Windows to the second copy: the first one's cost is that of a cold start.
 REPLAY_SECONDS = 300.0  # The most that a replay should take, whatever copies cost.
 RING_BYTES = 256 * 2**20  # Of thetas in the driver's memory.
