@@ -230,6 +230,7 @@ class Driver:
             return after_refused_save(saving, str(error))
         self._attempt = Attempt(time.monotonic(), notice=notice)
         self._falls = 0
+        self._engine.saved()
         self._commands.keep()
         seconds = round(self._attempt.time - began, 4)
         self._tell("checkpoint", seconds=seconds, bytes=size)

@@ -63,6 +63,10 @@ class Engine(Protocol):
         """Writes the blocks' parts of a checkpoint."""
         ...
 
+    def saved(self) -> None:
+        """Takes note that the checkpoint stands."""
+        ...
+
     def scale(
         self, *, particles: int | None, shards: int | None, outer_step: int
     ) -> Lost | None:
@@ -131,6 +135,10 @@ class PoolEngine:
     def save(self, folder: str) -> list[Part] | Lost:
         """See `Engine`."""
         return self._pool.save(folder)
+
+    def saved(self) -> None:
+        """See `Engine`."""
+        self._pool.saved()
 
     def scale(
         self, *, particles: int | None, shards: int | None, outer_step: int

@@ -91,6 +91,9 @@ class FusedEngine:
         }
         return [write_part(folder, "shard_0", arrays)]
 
+    def saved(self) -> None:
+        """See `Engine`."""
+
     def scale(
         self, *, particles: int | None, shards: int | None, outer_step: int
     ) -> Lost | None:

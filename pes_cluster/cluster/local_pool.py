@@ -95,6 +95,9 @@ class LocalPool:
             for shard, owned in self._owned
         )
 
+    def saved(self) -> None:
+        """See `Pool`."""
+
     def resize(self, shards: int | None) -> None:
         """See `Pool`."""
         blocks = self._blocks() if self._handed_out else None

@@ -89,6 +89,10 @@ class Pool(Protocol):
         """
         ...
 
+    def saved(self) -> None:
+        """Takes note that the checkpoint stands: losses are counted anew."""
+        ...
+
     def resize(self, shards: int | None) -> None:
         """Aims at another number of shards; None: as many as there is room for."""
         ...

@@ -132,12 +132,16 @@ class ShardPool:
 
     def save(self, folder: str) -> list[Part] | Lost:
         """See `Pool`."""
-        seen = self._read(
-            "save", lambda items: (folder, f"blocks_{min(items)}_{max(items)}", items)
+        return _listed(
+            self._read(
+                "save",
+                lambda items: (folder, f"blocks_{min(items)}_{max(items)}", items),
+            )
         )
-        if not isinstance(seen, Lost):
-            self._losses = Losses()  # A durable checkpoint is progress.
-        return _listed(seen)
+
+    def saved(self) -> None:
+        """See `Pool`."""
+        self._losses = Losses()  # A durable checkpoint is progress.
 
     def resize(self, shards: int | None) -> None:
         """See `Pool`."""

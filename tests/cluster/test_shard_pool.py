@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pes_cluster.cluster import storage
 from pes_cluster.cluster.failure import Budgets
+from pes_cluster.cluster.manifest import MANIFEST
 from pes_cluster.cluster.settings import PerShard
 from pes_cluster.cluster.shard import Shard
 from pes_cluster.cluster.snapshots import Snapshots
+from pes_cluster.cluster.storage import CheckpointError
 
 from .befallen import HOSTS, Run, announce, calm, crash, cut, hang, join
 from .scripted import Scripted
@@ -266,6 +269,23 @@ def test_a_durable_checkpoint_refills_the_budgets(tmp_path: pathlib.Path) -> Non
     hooks = [once(crash, "advance", step=step, host="b") for step in (3, 8, 13, 18)]
     run = Run(tmp_path, *hooks, budgets=Budgets(bugs=1))  # Saved every 5 steps.
     assert run.bits == calm()
+
+
+def test_a_checkpoint_without_its_manifest_refills_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = storage.write
+
+    def refusing(folder: str, name: str, data: bytes) -> None:
+        if name == MANIFEST:
+            raise CheckpointError(f"{folder}/{name}: cannot be written (full)")
+        write(folder, name, data)
+
+    monkeypatch.setattr(storage, "write", refusing)
+    hooks = [once(crash, "advance", step=step, host="b") for step in (3, 8)]
+    run = Run(tmp_path, *hooks, budgets=Budgets(bugs=1))
+    assert run.outcome.status == "failed" and run.outcome.outer_step == 8
+    assert "2 losses since the last checkpoint" in (run.outcome.error or "")
 
 
 def test_preemptions_are_not_charged_to_the_bugs(tmp_path: pathlib.Path) -> None:
