@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator
 from typing import IO, Any
 
+from pes_cluster import whole_file
 from pes_cluster.cluster.checkpoint import CheckpointStore
 from pes_cluster.cluster.storage import CheckpointError
 from pes_cluster.config.decode import ConfigError
@@ -140,7 +141,7 @@ class RunDirectory:
                 # A full disk is no reason not to go on where nothing has changed.
                 text = to_yaml(config)
                 if not self.holds_run() or self.config.read_text() != text:
-                    jsonl.replace(self.config, text)
+                    whole_file.write(self.config, text)
                 self.result.unlink(missing_ok=True)
             except OSError as error:
                 raise self.unwritable(error) from error
@@ -173,7 +174,7 @@ class RunDirectory:
         """
         plain = json.loads(json.dumps(fields), parse_constant=lambda _: None)
         try:
-            jsonl.replace(self.result, json.dumps(plain, indent=1) + "\n")
+            whole_file.write(self.result, json.dumps(plain, indent=1) + "\n")
         except OSError as error:
             raise self.unwritable(error) from error
 

@@ -21,6 +21,8 @@ import time
 import uuid
 from collections.abc import Callable
 
+from pes_cluster import whole_file
+
 _log = logging.getLogger(__name__)
 
 _POLL = 0.05
@@ -145,7 +147,7 @@ class ControlFolder:
         taken = [re.match(r"[a-z]+_(\d+)_", e.name) for e in self._path.iterdir()]
         number = 1 + max((int(match[1]) for match in taken if match), default=0)
         name = f"{number:06d}_{uuid.uuid4().hex[:8]}"
-        _write(self._file("command", name), to_json(command))
+        whole_file.write(self._file("command", name), to_json(command))
         return name
 
     def wait(self, name: str, seconds: float) -> Answer | None:
@@ -185,21 +187,10 @@ class ControlFolder:
         begun = self._file("begun", name)
         try:
             text = json.dumps(dataclasses.asdict(given))
-            _write(self._file("answer", name), text)
+            whole_file.write(self._file("answer", name), text)
             begun.unlink(missing_ok=True)
         except OSError as error:
             _log.warning("%s: cannot be answered (%s)", begun, error.strerror)
 
     def _file(self, kind: str, name: str) -> pathlib.Path:
         return self._path / f"{kind}_{name}.json"
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
-    except OSError:
-        scratch.unlink(missing_ok=True)
-        raise

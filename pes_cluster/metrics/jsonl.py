@@ -134,21 +134,6 @@ def read(path: pathlib.Path) -> list[Line]:
     return [record for record in found if "outer_step" in record]
 
 
-def replace(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
-    except OSError:
-        scratch.unlink(missing_ok=True)
-        raise
-
-
 @contextlib.contextmanager
 def _mapped(path: pathlib.Path) -> Iterator[bytes | mmap.mmap]:
     """A file's bytes, of which only those that are asked for are read."""

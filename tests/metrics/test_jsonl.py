@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pes_cluster import whole_file
 from pes_cluster.metrics import jsonl
 from pes_cluster.metrics.record import StepRecord
 
@@ -187,6 +188,6 @@ def test_a_file_that_is_refused_leaves_no_scratch(tmp_path: pathlib.Path) -> Non
     path = tmp_path / "result.json"
     path.write_text("before")
     with room_for(10), pytest.raises(OSError):
-        jsonl.replace(path, "x" * 1000)
+        whole_file.write(path, "x" * 1000)
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
