@@ -104,7 +104,10 @@ def test_it_is_started_again_until_it_is_done(
 def test_the_budget_is_refilled_by_checkpoints(tmp_path: pathlib.Path) -> None:
     """Six drivers die, each after a newer checkpoint, on a budget of two."""
     tries = tmp_path / "tries"
-    newest = lambda: len(tries.read_text()) if tries.exists() else None  # noqa: E731
+
+    def newest() -> int | None:
+        return len(tries.read_text()) if tries.exists() else None
+
     script = "printf x >> tries; [ $(wc -c < tries) = 6 ] || kill -9 $$"
     assert supervised(script, newest) == 0
     tries.unlink()

@@ -108,7 +108,7 @@ class _Walk:
         """Says with an error of the task's in which particle and step it was raised."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # Whatever the task's own code may raise; it rises.
             pair, sign = int(np.asarray(self.identity.pair_id)[p]), "+-"[m % 2]
             when = f"inner step {self.inner_step[p, m]}"
             error.add_note(

@@ -95,7 +95,7 @@ def up(hosts: int = 1, runs: pathlib.Path = pathlib.Path("runs")) -> Service:
         for flags in nodes(hosts, len(os.sched_getaffinity(0)), lead, board):
             _start(service, flags, env)
         _await_board(service)
-    except BaseException:
+    except BaseException:  # Ctrl-C as well: nothing half started may stay.
         down()
         raise
     return service

@@ -77,6 +77,7 @@ def _told(call: Callable[..., Any], *arguments: Any) -> Any:
         return call(*arguments)
     except (CheckpointError, FencedError):
         raise
+    # Of the task's own code, which may raise anything; home comes what can be sent.
     except Exception as error:
         raise RaisedError(one_line(error)) from None
 

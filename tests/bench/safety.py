@@ -9,7 +9,7 @@ import argparse
 import dataclasses
 import statistics
 import time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ray.cluster_utils import Cluster
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from pes_cluster.cluster.pool import Lost
 from pes_cluster.cluster.settings import ClusterSettings
+from pes_cluster.cluster.snapshots import Snapshots
 from pes_cluster.cluster.work import Work
 from pes_cluster.core.blocks import BlockProgram, Report
 from pes_cluster.ray_backend import session
@@ -25,6 +26,8 @@ from pes_cluster.ray_backend.pool import RayPool
 
 WINDOW = 0.1  # Seconds.
 MEGABYTE = 10**6
+
+Keeper = Literal["driver", "buddies"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,32 +67,37 @@ class Ballast:
         return BlockProgram(self.blocks, init, advance, jittable=False)
 
 
-def measure(megabytes: float, snapshots: str, stretches: int, steps: int) -> Any:
-    """Returns (median with copies, median without, copies made)."""
+class Stretches(Snapshots):
+    """Lets copies fall due in some stretches of steps, and in others not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.safe, self.copies = True, 0
+
+    def due(self, step_seconds: float, theta_bytes: int) -> bool:
+        due = self.safe and super().due(step_seconds, theta_bytes)
+        self.copies += due
+        return due
+
+
+def measure(megabytes: float, keeper: Keeper, stretches: int, steps: int) -> Any:
+    """Returns (mean with copies, mean without, copies made)."""
     work = Work(Nothing(), Ballast(megabytes), 0)
-    chosen: Any = ClusterSettings(shards=2, snapshots=snapshots)  # type: ignore
-    pool = RayPool(work, chosen)
+    pool = RayPool(work, ClusterSettings(shards=2, snapshots=keeper))
     theta = work.initial_theta()
     seconds: dict[bool, list[float]] = {True: [], False: []}
-    kept = pool._copies._kept
-    due, copies = kept.due, []
+    kept = pool._copies._kept = Stretches()
     try:
         assert pool.restore(None, 0) is None
         for step in range(2 * stretches * steps):
-            safe = step // steps % 2 == 0
-
-            def asked(seconds: float, size: int, safe: bool = safe) -> bool:
-                copies.append(safe and due(seconds, size))
-                return copies[-1]
-
-            kept.due = asked  # type: ignore[method-assign]
+            kept.safe = step // steps % 2 == 0
             began = time.perf_counter()
             assert not isinstance(pool.step(step, theta), Lost)
             if step % steps:  # The first of a stretch may pay for the one before.
-                seconds[safe].append(time.perf_counter() - began)
+                seconds[kept.safe].append(time.perf_counter() - began)
     finally:
         pool.close()
-    return statistics.mean(seconds[True]), statistics.mean(seconds[False]), sum(copies)
+    return statistics.mean(seconds[True]), statistics.mean(seconds[False]), kept.copies
 
 
 def main() -> None:
@@ -98,6 +106,7 @@ def main() -> None:
     parser.add_argument("--stretches", type=int, default=6)
     parser.add_argument("--steps", type=int, default=25)
     chosen = parser.parse_args()
+    keepers: tuple[Keeper, ...] = ("driver", "buddies")
     table = Table("MB a shard", "kept by", "copies", "ms with", "ms without", "ratio")
     session._use_token()
     head = {"num_cpus": 0, "include_dashboard": False}
@@ -107,7 +116,7 @@ def main() -> None:
     try:
         with session.connect(cluster.address):
             for size in chosen.sizes:
-                for keeper in ("driver", "buddies"):
+                for keeper in keepers:
                     safe, bare, copies = measure(
                         size, keeper, chosen.stretches, chosen.steps
                     )

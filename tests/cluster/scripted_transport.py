@@ -257,7 +257,7 @@ class ScriptedTransport:
             answer = getattr(made.process.held, made.method)(*arguments)
         except CheckpointError as error:
             return error
-        except Exception as error:
+        except Exception as error:  # Of the task's own code, which may raise anything.
             line = " ".join(f"{type(error).__name__}: {error}".split())
             return Failure("task", line)
         return copy.deepcopy(answer)

@@ -1,5 +1,6 @@
 """Commands to a live run: understood, carried out, answered, kept by the checkpoint."""
 
+import functools
 import json
 import pathlib
 import threading
@@ -22,11 +23,14 @@ from pes_cluster.cluster.control import (
 )
 from pes_cluster.cluster.engine import PoolEngine
 from pes_cluster.cluster.events import Event
+from pes_cluster.cluster.leaves import Arrays
+from pes_cluster.cluster.local_pool import LocalPool
 from pes_cluster.cluster.pool import Lost
+from pes_cluster.cluster.settings import RunSettings
 from pes_cluster.core.trees import sha256
 from pes_cluster.metrics.record import StepRecord
 
-from .scripted import drive, local
+from .scripted import OPTIMIZER, drive, local, work
 
 COMMANDS: list[Command] = [Scale(8), Scale(shards=2), Scale(8, 2), Stop()]
 
@@ -66,30 +70,48 @@ def test_what_is_no_command_is_refused_in_one_line(text: Any) -> None:
     assert str(raised.value) and "\n" not in str(raised.value)
 
 
-class Elastic:
-    """An engine that takes note of how it is scaled; N in fours, at most 80."""
+def engine(kind: type[PoolEngine]) -> Any:
+    """An engine of a kind that answers some of the driver's questions itself."""
+    job = work()
+    return kind(LocalPool(job), job, OPTIMIZER, RunSettings())
 
-    def __init__(self, lost: Lost | None = None) -> None:
-        self.calls: list[Any] = []
-        self._lost = lost
 
-    def engine(self) -> PoolEngine:
-        engine = local()
-        restore = engine.restore
+class Taking(PoolEngine):
+    """Takes note of how it is scaled, and does nothing; N in fours, at most 80."""
 
-        def scale(**asked: Any) -> Lost | None:
-            particles = asked["particles"]
-            if particles is not None and (particles % 4 or particles > 80):
-                raise ValueError(f"num_particles: {particles}\nis not in fours")
-            self.calls.append(asked)
-            return self._lost
+    lost: Lost | None = None
 
-        def restoring(*arguments: Any) -> Lost | None:
-            self.calls.append("restore")
-            return restore(*arguments)
+    @functools.cached_property
+    def calls(self) -> list[Any]:
+        return []
 
-        engine.scale, engine.restore = scale, restoring  # type: ignore[method-assign]
-        return engine
+    def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
+        self.calls.append("restore")
+        return super().restore(blocks, next_step)
+
+    def scale(
+        self, *, particles: int | None, shards: int | None, outer_step: int
+    ) -> Lost | None:
+        if particles is not None and (particles % 4 or particles > 80):
+            raise ValueError(f"num_particles: {particles}\nis not in fours")
+        asked = {"particles": particles, "shards": shards, "outer_step": outer_step}
+        self.calls.append(asked)
+        return self.lost
+
+
+class LosingAShard(Taking):
+    """Loses one while it is scaled."""
+
+    lost = Lost(1, "its process died")
+
+
+class Refusing(PoolEngine):
+    """Cannot be scaled."""
+
+    def scale(
+        self, *, particles: int | None, shards: int | None, outer_step: int
+    ) -> Lost | None:
+        raise ValueError("no")
 
 
 class Script:
@@ -112,7 +134,10 @@ class Script:
         name = f"after_{self.step}"
         if name not in self._left:
             return []
-        answer = lambda given: self.answers.__setitem__(name, given)  # noqa: E731
+
+        def answer(given: Answer) -> None:
+            self.answers[name] = given
+
         return [Asked(self._left.pop(name), answer)]
 
     def told(self) -> list[tuple[str, int]]:
@@ -120,8 +145,8 @@ class Script:
 
 
 def test_scaled_particles_are_durable_before_the_answer(tmp_path: pathlib.Path) -> None:
-    elastic, script = Elastic(), Script(after_7=Scale(40))
-    outcome, _ = drive(elastic.engine(), tmp_path, **script.plan())
+    elastic, script = engine(Taking), Script(after_7=Scale(40))
+    outcome, _ = drive(elastic, tmp_path, **script.plan())
     asked = {"particles": 40, "shards": None, "outer_step": 7}
     assert elastic.calls == ["restore", asked]
     assert script.answers["after_7"] == Answer(
@@ -136,9 +161,9 @@ def test_scaled_particles_are_durable_before_the_answer(tmp_path: pathlib.Path) 
 
 def test_a_scaled_run_is_resumed_with_its_particles(tmp_path: pathlib.Path) -> None:
     first = Script(after_7=Scale(40))
-    drive(Elastic().engine(), tmp_path, outer_steps=9, **first.plan())
-    elastic = Elastic()
-    outcome, _ = drive(elastic.engine(), tmp_path)
+    drive(engine(Taking), tmp_path, outer_steps=9, **first.plan())
+    elastic = engine(Taking)
+    outcome, _ = drive(elastic, tmp_path)
     scaled = {"particles": 40, "shards": None, "outer_step": 9}
     assert elastic.calls == [scaled, "restore"] and outcome.status == "finished"
     found, _ = CheckpointStore(str(tmp_path)).latest()
@@ -173,15 +198,15 @@ def test_a_run_scaled_and_killed_ends_with_the_bits_of_one_never_killed(
 def test_a_checkpoint_of_more_particles_than_can_be_had_is_named(
     tmp_path: pathlib.Path,
 ) -> None:
-    drive(Elastic().engine(), tmp_path, **Script(after_7=Scale(40)).plan())
+    drive(engine(Taking), tmp_path, **Script(after_7=Scale(40)).plan())
     outcome, _ = drive(local(), tmp_path, outer_steps=13)
     assert (outcome.status, outcome.resumable) == ("failed", False)
     assert outcome.error is not None and "manifest.json" in outcome.error
 
 
 def test_shards_are_scaled_without_a_checkpoint(tmp_path: pathlib.Path) -> None:
-    elastic, script = Elastic(), Script(after_7=Scale(shards=3))
-    drive(elastic.engine(), tmp_path, **script.plan())
+    elastic, script = engine(Taking), Script(after_7=Scale(shards=3))
+    drive(elastic, tmp_path, **script.plan())
     assert elastic.calls[1] == {"particles": None, "shards": 3, "outer_step": 7}
     assert script.answers["after_7"].done
     assert ("scaled", 7) in script.told() and ("checkpoint", 7) not in script.told()
@@ -193,7 +218,7 @@ def test_a_refusal_changes_nothing(
 ) -> None:
     plain, _ = drive(local(), tmp_path / "plain")
     script = Script(after_7=command)
-    outcome, _ = drive(Elastic().engine(), tmp_path / "asked", **script.plan())
+    outcome, _ = drive(engine(Taking), tmp_path / "asked", **script.plan())
     answer = script.answers["after_7"]
     assert not answer.done and answer.line and "\n" not in answer.line
     (refused,) = [event for event in script.events if event.kind == "refused"]
@@ -203,24 +228,14 @@ def test_a_refusal_changes_nothing(
 
 def test_a_run_that_cannot_be_scaled_says_so(tmp_path: pathlib.Path) -> None:
     script = Script(after_1=Scale(40))
-    drive(refusing(), tmp_path, **script.plan())
+    drive(engine(Refusing), tmp_path, **script.plan())
     assert script.answers["after_1"] == Answer(False, "no")
-
-
-def refusing() -> PoolEngine:
-    engine = local()
-
-    def no(**_: Any) -> Lost | None:
-        raise ValueError("no")
-
-    engine.scale = no  # type: ignore[method-assign]
-    return engine
 
 
 def test_a_shard_lost_while_scaling_ends_the_driver(tmp_path: pathlib.Path) -> None:
     """Half scaled, only a new one knows where it stands; it does not ask again."""
-    elastic, script = Elastic(Lost(1, "its process died")), Script(after_7=Scale(40))
-    outcome, _ = drive(elastic.engine(), tmp_path, **script.plan())
+    elastic, script = engine(LosingAShard), Script(after_7=Scale(40))
+    outcome, _ = drive(elastic, tmp_path, **script.plan())
     assert (outcome.status, outcome.resumable, outcome.outer_step) == (
         "failed",
         True,
@@ -241,7 +256,7 @@ def test_stop_is_answered_once_the_checkpoint_stands(tmp_path: pathlib.Path) -> 
 
 def test_who_asks_too_late_is_told(tmp_path: pathlib.Path) -> None:
     script = Script(after_12=Scale(40))
-    drive(Elastic().engine(), tmp_path, **script.plan())
+    drive(engine(Taking), tmp_path, **script.plan())
     assert script.answers["after_12"] == Answer(False, "the run finished")
 
 

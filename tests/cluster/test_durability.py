@@ -220,12 +220,11 @@ def test_a_run_does_not_end_well_without_its_last_checkpoint(
     stop_after: int | None,
 ) -> None:
     disk = Disk(monkeypatch)
-    fill = lambda step: setattr(disk, "full", step > 5)  # noqa: E731
     records: list[int] = []
 
     def record(one: Any) -> None:
         records.append(one.outer_step)
-        fill(one.outer_step)
+        disk.full = one.outer_step > 5
 
     stop = {"should_stop": lambda: len(records) == stop_after} if stop_after else {}
     outcome, _ = drive(local(), tmp_path, on_event=told, on_record=record, **stop)
