@@ -84,8 +84,9 @@ def decode_record(kind: type[Any], value: Any, path: str) -> Any:
 def encode(value: Any) -> Any:
     """Returns plain values that `decode` takes back: dataclasses become mappings."""
     if dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value) if field.init]
-        return {name: encode(getattr(value, name)) for name in names}
+        fields = [field for field in dataclasses.fields(value) if field.init]
+        fields.sort(key=lambda field: field.kw_only)  # As the constructor takes them.
+        return {field.name: encode(getattr(value, field.name)) for field in fields}
     if isinstance(value, dict):
         return {name: encode(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -39,9 +39,8 @@ class Unsendable(Exception):
         self.lock = threading.Lock()
 
 
-@dataclasses.dataclass(frozen=True)
-class Jammed:
-    episode_length: int = 20
+class Simulator:
+    episode_length = 20
     host = True
 
     def initial_theta(self, key):
@@ -50,21 +49,15 @@ class Jammed:
     def init(self, theta, key):
         return np.zeros(3)
 
+
+@dataclasses.dataclass(frozen=True)
+class Jammed(Simulator):
     def step(self, theta, state, key):
         raise Unsendable("it is", "jammed")
 
 
 @dataclasses.dataclass(frozen=True)
-class Broken:
-    episode_length: int = 20
-    host = True
-
-    def initial_theta(self, key):
-        return np.ones(3)
-
-    def init(self, theta, key):
-        return np.zeros(3)
-
+class Broken(Simulator):
     def step(self, theta, state, key):
         raise RuntimeError("broken\\nin two")
 """

@@ -1,7 +1,7 @@
 """What the recipes of the family share; a variant adds what tells it apart."""
 
 import dataclasses
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from pes_cluster.core.blocks import BlockProgram, block_size
 from pes_cluster.core.divergence import Divergence
@@ -17,8 +17,6 @@ from pes_cluster.estimators.evolution.generalized_es import GeneralizedES
 from pes_cluster.estimators.evolution.shaping import Shaping
 from pes_cluster.estimators.evolution.windows import Carry
 
-Recipe = TypeVar("Recipe", bound=Any)
-
 
 def member(
     recipe: Any, noise_period: NoisePeriod, *, accumulate: bool, carry: Carry = "own"
@@ -31,35 +29,16 @@ def member(
     return GeneralizedES(**fields, accumulate=accumulate, carry=carry)
 
 
-def scaled(recipe: Recipe, num_particles: int) -> Recipe:
-    """Returns the recipe of the same run with another number of particles.
-
-    Its blocks keep their size, so that each pair stays where it is.
-
-    Raises:
-        ValueError: The number is not allowed.
-    """
-    began_with = recipe.grown_from or recipe.num_particles
-    return dataclasses.replace(
-        recipe,
-        num_particles=num_particles,
-        grown_from=began_with,
-        pairs_per_block=block_size(began_with // 2, recipe.pairs_per_block),
-    )
-
-
 @dataclasses.dataclass(frozen=True)
-class OnlineES:
-    """The fields of the variants that unroll an episode window by window.
+class EvolutionStrategy:
+    """What every variant has, whatever it unrolls.
 
-    See `GeneralizedES` for what they mean.
+    See `GeneralizedES` for what the fields mean.
     """
 
     num_particles: int
-    truncation_length: int
-    sigma: float | ExponentialDecay
+    _: dataclasses.KW_ONLY
     data: DataSharing = "pair"
-    start: Literal["lockstep", "staggered"] = "lockstep"
     objective: Literal["sum", "final"] = "sum"
     pairs_per_block: int | None = None
     shaping: Shaping | None = None
@@ -79,5 +58,28 @@ class OnlineES:
         return self.generalized().build(task, seed)
 
     def scaled(self, num_particles: int) -> Self:
-        """Returns the recipe of the same run with another number of particles."""
-        return scaled(self, num_particles)
+        """Returns the recipe of the same run with another number of particles.
+
+        Its blocks keep their size, so that each pair stays where it is.
+
+        Raises:
+            ValueError: The number is not allowed.
+        """
+        began_with = self.grown_from or self.num_particles
+        return dataclasses.replace(
+            self,
+            num_particles=num_particles,
+            grown_from=began_with,
+            pairs_per_block=block_size(began_with // 2, self.pairs_per_block),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineES(EvolutionStrategy):
+    """What the variants add that unroll an episode window by window."""
+
+    truncation_length: int
+    sigma: float | ExponentialDecay
+    start: Literal["lockstep", "staggered"] = dataclasses.field(
+        default="lockstep", kw_only=True
+    )
