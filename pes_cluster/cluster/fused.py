@@ -4,7 +4,8 @@ The blocks are stacked and advanced one after another by an inner scan, and sums
 formed in block order: the same arithmetic as unfused. But XLA compiles a block into its
 surroundings, so the last place of a float may differ from the unfused run's (measured
 on the toy regression after 200 steps). Chunks of any length give the same bits; a
-fused run's digest says that it is one, so that the two kinds are never mixed.
+fused run's digest says that it is one, so that the two kinds are never mixed. It is
+asked to scale or to stop between two chunks.
 """
 
 import dataclasses
@@ -17,7 +18,13 @@ import numpy as np
 
 from pes_cluster import outer
 from pes_cluster.cluster.checkpoint import Part, write_part
-from pes_cluster.cluster.engine import Advanced, Measured, diverged, evaluation_due
+from pes_cluster.cluster.engine import (
+    Advanced,
+    Measured,
+    diverged,
+    evaluation_due,
+    scaled,
+)
 from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.leaves import Arrays, check_blocks, from_arrays, to_arrays
 from pes_cluster.cluster.pool import Lost
@@ -44,28 +51,26 @@ class FusedEngine:
     def __init__(
         self, work: Work, optimizer: outer.Optimizer, run: RunSettings, fuse: int
     ) -> None:
-        self._work, self._run, self._fuse = work, run, fuse
-        self._program = work.program()
+        self._run, self._fuse = run, fuse
+        self._take_up(work)
         if not self._program.jittable or self._program.scored is not None:
             raise ValueError(
                 "fuse: host tasks and shaped scores cannot be fused; set cluster.fuse=1"
             )
         self._update = outer.update(optimizer)
         self._theta = work.initial_theta()
-        self._loops: dict[int, Callable[..., Any]] = {}
-        self._blocks: Any = None
+        self._blocks: Any = None  # Stacked.
 
     def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
         """See `Engine`."""
         del next_step  # The loop is handed its first step.
         count = self._program.num_blocks
         check_blocks(blocks, count)
-        if blocks is None:
-            rows = [self._program.init(self._theta, index) for index in range(count)]
-        else:
+        rows: list[Any] = []
+        if blocks is not None:
             example = jax.eval_shape(lambda: self._program.init(self._theta, 0))
             rows = [from_arrays(example, blocks[index]) for index in range(count)]
-        self._blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+        self._hold(rows)
         return None
 
     def advance(
@@ -85,10 +90,7 @@ class FusedEngine:
 
     def save(self, folder: str) -> list[Part] | Lost:
         """See `Engine`."""
-        arrays = {
-            index: to_arrays(jax.tree.map(lambda leaf, i=index: leaf[i], self._blocks))
-            for index in range(self._program.num_blocks)
-        }
+        arrays = {index: to_arrays(row) for index, row in enumerate(self._rows())}
         return [write_part(folder, "shard_0", arrays)]
 
     def saved(self) -> None:
@@ -98,7 +100,23 @@ class FusedEngine:
         self, *, particles: int | None, shards: int | None, outer_step: int
     ) -> Lost | None:
         """See `Engine`."""
-        raise ValueError("a run with cluster.fuse above 1 cannot be scaled")
+        del outer_step
+        if shards not in (None, 1):
+            raise ValueError(
+                f"shards: {shards}, but a run with cluster.fuse above 1 has one; start "
+                "it with cluster.fuse=1"
+            )
+        if particles is None:
+            return None
+        work = scaled(self._work, particles)
+        kept, begun = self._rows(), self._blocks is not None
+        self._take_up(work)
+        if begun:
+            resized = self._program.resized
+            assert resized is not None
+            kept = kept[: self._program.num_blocks]
+            self._hold([resized(self._theta, row) for row in kept])
+        return None
 
     def events(self) -> list[Event]:
         """See `Engine`."""
@@ -111,6 +129,25 @@ class FusedEngine:
     def close(self) -> None:
         """See `Engine`."""
         self._blocks = None
+
+    def _take_up(self, work: Work) -> None:
+        self._work, self._program = work, work.program()
+        self._loops: dict[int, Callable[..., Any]] = {}
+
+    def _rows(self) -> list[Any]:
+        """The blocks one by one; none where they have not been handed out."""
+        if self._blocks is None:
+            return []
+        return [
+            jax.tree.map(lambda leaf, i=index: leaf[i], self._blocks)
+            for index in range(self._program.num_blocks)
+        ]
+
+    def _hold(self, rows: list[Any]) -> None:
+        """Stacks these blocks, and fresh ones for those that are missing."""
+        for index in range(len(rows), self._program.num_blocks):
+            rows.append(self._program.init(self._theta, index))
+        self._blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
 
     def _loop(self, length: int) -> Callable[..., Any]:
         """``(carry, start) -> (carry, per-step measurements)`` over `length` steps."""

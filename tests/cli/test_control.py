@@ -102,12 +102,12 @@ def test_what_is_refused_is_said_and_the_run_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with live("cluster.fuse=10") as process:
-        assert main(["scale", "a", "--particles", "8"]) == 1
+        assert main(["scale", "a", "--shards", "2"]) == 1
         assert process.poll() is None
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("pes: ") and "cluster.fuse" in line
     (refused,) = [event for event in _events() if event["event"] == "refused"]
-    assert refused["command"] == "scale to particles 8"
+    assert refused["command"] == "scale to shards 2"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Fused outer steps: the same run as step by step, in one compiled loop."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pes_cluster.cluster.checkpoint import CheckpointStore
+from pes_cluster.cluster.control import Answer, Asked, Scale
 from pes_cluster.cluster.driver import Driver
 from pes_cluster.cluster.fused import FusedEngine
 from pes_cluster.cluster.plan import Plan
@@ -56,11 +58,13 @@ def test_chunks_of_any_length_give_the_same_bits(
     assert _toy(fuse, every, tmp_path) == toy_in_one_chunk
 
 
-def _toy(fuse: int, every: int, folder: pathlib.Path) -> str:
+def _toy(
+    fuse: int, every: int, folder: pathlib.Path, steps: int = 60, **more: Any
+) -> str:
     """The hash of 60 steps of toy regression, with a checkpoint after so many."""
     job = Work(ToyRegression(), PES(20, 10, 0.3), 0)
-    engine = FusedEngine(job, OPTIMIZER, RunSettings(outer_steps=60), fuse)
-    plan = Plan(60, every, "toy", lambda record: None)
+    engine = FusedEngine(job, OPTIMIZER, RunSettings(outer_steps=steps), fuse)
+    plan = Plan(steps, every, "toy", lambda record: None, **more)
     store = CheckpointStore(str(folder))
     outcome = Driver(plan, engine, store, OPTIMIZER, job.initial_theta()).run()
     assert outcome.status == "finished"
@@ -77,6 +81,49 @@ def test_chunks_end_at_checkpoints_so_that_a_resumed_run_has_the_same_bits(
     resumed, rest = drive(fused(), tmp_path / "cut")
     assert rest[0].outer_step == 5
     assert sha256(resumed.theta) == sha256(whole.theta)
+
+
+@pytest.mark.parametrize("particles", [8, 40])
+def test_it_is_scaled_between_two_chunks(
+    tmp_path: pathlib.Path, particles: int
+) -> None:
+    """After step 9: the end of the third chunk."""
+    scale = Scale(particles)
+    plain, records = drive(local(run=RUN), tmp_path / "plain", **asked(scale, 9))
+    looped, others = drive(fused(), tmp_path / "fused", **asked(scale, 3))
+    for name, leaf in plain.theta.items():
+        np.testing.assert_allclose(looped.theta[name], leaf, rtol=1e-5)
+    assert [one.particles for one in others] == [one.particles for one in records]
+    assert {one.particles for one in others[9:]} == {particles}
+
+
+@pytest.mark.parametrize("particles", [8, 40])
+def test_scaled_and_resumed_it_has_the_same_bits(
+    tmp_path: pathlib.Path, particles: int
+) -> None:
+    whole = _toy(60, 20, tmp_path / "whole", **asked(Scale(particles), 1))
+    _toy(60, 20, tmp_path / "cut", 30, **asked(Scale(particles), 1))
+    assert _toy(7, 20, tmp_path / "cut") == whole
+
+
+def test_a_scale_that_is_refused_changes_nothing(tmp_path: pathlib.Path) -> None:
+    plain, _ = drive(fused(), tmp_path / "plain")
+    for number, refused in enumerate((Scale(6), Scale(shards=2))):
+        answers: list[Answer] = []
+        plan = asked(refused, 1, answers)
+        outcome, _ = drive(fused(), tmp_path / str(number), **plan)
+        assert [answer.done for answer in answers] == [False]
+        assert sha256(outcome.theta) == sha256(plain.theta)
+
+
+def asked(
+    command: Scale, boundary: int, answers: list[Answer] | None = None
+) -> dict[str, Any]:
+    """Of a plan: a run that is asked for something at its so-manieth boundary."""
+    answer = [] if answers is None else answers
+    coming = [[]] * (boundary - 1) + [[Asked(command, answer.append)]]
+    left = iter(coming)
+    return {"commands": lambda: next(left, [])}
 
 
 def test_it_takes_over_from_a_pool_and_hands_back(tmp_path: pathlib.Path) -> None:
