@@ -85,7 +85,9 @@ def encode(value: Any) -> Any:
     """Returns plain values that `decode` takes back: dataclasses become mappings."""
     if dataclasses.is_dataclass(value):
         fields = [field for field in dataclasses.fields(value) if field.init]
-        fields.sort(key=lambda field: field.kw_only is True)  # As the constructor takes them.
+        fields.sort(
+            key=lambda field: field.kw_only is True
+        )  # As the constructor takes them.
         return {field.name: encode(getattr(value, field.name)) for field in fields}
     if isinstance(value, dict):
         return {name: encode(item) for name, item in value.items()}

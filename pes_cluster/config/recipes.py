@@ -1,11 +1,9 @@
 """Recipes by name: ``{type: pes, num_particles: 100, ...}`` to an instance and back."""
 
 import dataclasses
-import importlib
-import os
-import sys
 from typing import Any
 
+from pes_cluster.config import origins
 from pes_cluster.config.decode import (
     ConfigError,
     decode_record,
@@ -15,6 +13,7 @@ from pes_cluster.config.decode import (
     shown,
     suggestion,
 )
+from pes_cluster.config.origins import OriginError
 from pes_cluster.estimators.registry import ESTIMATORS
 from pes_cluster.learners.registry import LEARNERS
 from pes_cluster.outer import OPTIMIZERS
@@ -100,11 +99,10 @@ def _resolve(kind: Kind, name: Any, path: str) -> type[Any]:
 def _module(name: str, path: str) -> Any:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(f"{path}: {name!r} is not the name of a module")
-    # A console script does not have the working directory on its path, as python has.
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        return importlib.import_module(name)
+        return origins.load(name)
+    except OriginError as error:
+        raise ConfigError(f"{path}: module {name!r} {error}") from error
     # Other errors come from running the user's own code; they keep their traceback.
     except (ImportError, SyntaxError) as error:
         raise ConfigError(
