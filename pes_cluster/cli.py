@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pes_cluster import __version__, compare, job_commands, runner
+from pes_cluster import __version__, blame, compare, job_commands, runner
 from pes_cluster.cluster.control import (
     Command,
     CommandError,
@@ -89,6 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(error.format_message())
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except Exception as error:  # Of a task's own code, say, which may raise anything.
+        blame.show(error)
+        return _refuse(blame.line(error), FAILED)
 
 
 job_commands.register(app)

@@ -15,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pes_cluster import blame
 from pes_cluster.cluster.control import Command
 from pes_cluster.cluster.job import (
     Attempt,
@@ -296,7 +297,11 @@ def _entry(attempt: Attempt, config: RunConfig, working_dir: pathlib.Path) -> An
 
     return Entry(
         command=f"exec python -m pes_cluster job {attempt.name}",
-        env={JOB: attempt.name, CONFIG: run_config.to_yaml(config)},
+        env={
+            JOB: attempt.name,
+            CONFIG: run_config.to_yaml(config),
+            blame.SHOW: "1",  # The job's log is where one looks.
+        },
         working_dir=working_dir,
         cluster=config.cluster,
     )

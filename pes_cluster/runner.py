@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import numpy as np
 
-from pes_cluster import plots
+from pes_cluster import blame, plots
 from pes_cluster.cluster.checkpoint import CheckpointStore
 from pes_cluster.cluster.control import ControlFolder
 from pes_cluster.cluster.divergence import Watch
@@ -137,14 +137,21 @@ def resume(
 
 
 def _checked_theta(work: Work) -> Theta:
-    """Returns the first theta, once task and method have accepted each other."""
+    """Returns the first theta, once task and method have accepted each other.
+
+    An error in the user's own code rises as it is.
+    """
     try:
         if work.task is not None:
             check_task(work.task)
             evaluator(work.task, getattr(work.method, "objective", "sum"))
         program = work.program()
         theta = work.initial_theta()
+    except TaskError as error:
+        raise ConfigError(one_line(error)) from error
     except ValueError as error:
+        if blame.is_theirs(error):
+            raise
         raise ConfigError(one_line(error)) from error
     if program.jittable:
         _trace(program, theta)

@@ -22,6 +22,8 @@ Optional class attributes and methods, read once through `traits`:
 """
 
 import dataclasses
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +33,13 @@ import numpy as np
 
 Theta = Any  # A pytree of floating arrays; every estimator treats it leaf by leaf.
 State = TypeVar("State")
+
+
+_ARGUMENTS = {
+    "initial_theta": ("key",),
+    "init": ("theta", "key"),
+    "step": ("theta", "state", "key"),
+}
 
 
 class TaskError(ValueError):
@@ -84,9 +93,10 @@ def check_task(task: Task[Any]) -> None:
         TaskError: naming the task, what was found and what is expected.
     """
     name = type(task).__name__
-    for method in ("initial_theta", "init", "step"):
+    for method in _ARGUMENTS:
         if not callable(getattr(task, method, None)):
             raise TaskError(f"task {name} has no method {method}(...)")
+    _check_signatures(name, task)
     length = getattr(task, "episode_length", 0)
     if length is not None and (not isinstance(length, int) or length < 1):
         raise TaskError(
@@ -94,12 +104,9 @@ def check_task(task: Task[Any]) -> None:
             f"not {length!r}"
         )
     if traits(task).host:
-        _check_theta(name, task.initial_theta(jax.random.key(0)))
-        return
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    theta = jax.eval_shape(task.initial_theta, key)
-    _check_theta(name, theta)
-    _check_step(name, task, theta, key)
+        _check_host(name, task)
+    else:
+        _check_traced(name, task)
 
 
 def state_shapes(task: Task[Any]) -> Any:
@@ -119,6 +126,71 @@ def state_shapes(task: Task[Any]) -> Any:
     return jax.eval_shape(one, key)
 
 
+def _check_signatures(name: str, task: Task[Any]) -> None:
+    for method, arguments in _ARGUMENTS.items():
+        try:
+            inspect.signature(getattr(task, method)).bind(*arguments)
+        except TypeError:
+            raise TaskError(
+                f"task {name}: {method} must take ({', '.join(arguments)})"
+            ) from None
+
+
+def _check_traced(name: str, task: Task[Any]) -> None:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    theta = _shapes(name, task.initial_theta, key)
+    _check_theta(name, theta)
+    if traits(task).batched:
+        theta, key = jax.eval_shape(
+            lambda t, k: jax.tree.map(lambda x: x[None], (t, k)), theta, key
+        )
+    state = _shapes(name, task.init, theta, key)
+    out = _shapes(name, task.step, theta, state, key)
+    _check_step(name, task, state, out)
+
+
+def _check_host(name: str, task: Task[Any]) -> None:
+    """Makes one step: nothing less tells what a simulator returns."""
+    key = jax.random.key(0)
+    theta = task.initial_theta(key)
+    _check_numbers(name, "initial_theta", theta)
+    _check_theta(name, theta)
+    theta = jax.tree.map(np.asarray, theta)
+    state = task.init(theta, key)
+    _check_numbers(name, "init", state)
+    out = task.step(theta, state, key)
+    _check_numbers(name, "step", out)
+    state, out = jax.tree.map(np.asarray, (state, out))
+    _check_step(name, task, state, out)
+
+
+def _shapes(name: str, method: Callable[..., Any], *arguments: Any) -> Any:
+    """What a method returns, traced.
+
+    Raises:
+        TaskError: Something else than arrays.
+    """
+    try:
+        return jax.eval_shape(method, *arguments)
+    except TypeError as error:
+        found = re.search("value of type (.*?),? which is not a valid JAX", str(error))
+        if found is None:
+            raise
+        place = f"{found[1]}".replace(" at output component", " at")
+        raise TaskError(
+            f"task {name}: {method.__name__} must return arrays, not {place}"
+        ) from None
+
+
+def _check_numbers(name: str, method: str, tree: Any) -> None:
+    for leaf in jax.tree.leaves(tree):
+        if np.asarray(leaf).dtype.kind not in "biufc":
+            raise TaskError(
+                f"task {name}: {method} must return arrays of numbers, not "
+                f"{type(leaf).__name__} {leaf!r:.40}"
+            )
+
+
 def _check_theta(name: str, theta: Theta) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(theta)
     if not leaves:
@@ -132,13 +204,7 @@ def _check_theta(name: str, theta: Theta) -> None:
             )
 
 
-def _check_step(name: str, task: Task[Any], theta: Theta, key: Any) -> None:
-    if traits(task).batched:
-        theta, key = jax.eval_shape(
-            lambda t, k: jax.tree.map(lambda x: x[None], (t, k)), theta, key
-        )
-    state = jax.eval_shape(task.init, theta, key)
-    out = jax.eval_shape(task.step, theta, state, key)
+def _check_step(name: str, task: Task[Any], state: Any, out: Any) -> None:
     expected = 3 if traits(task).terminates else 2
     if not isinstance(out, tuple) or len(out) != expected:
         raise TaskError(
@@ -146,18 +212,30 @@ def _check_step(name: str, task: Task[Any], theta: Theta, key: Any) -> None:
             f"({'state, loss, done' if expected == 3 else 'state, loss'}; "
             "three only where `terminates = True`)"
         )
+    loss = out[1]
     shape = (1,) if traits(task).batched else ()
-    if getattr(out[1], "shape", None) != shape:
+    if getattr(loss, "shape", None) != shape:
         raise TaskError(
             f"task {name}: the loss of a step must be a scalar, "
-            f"not of shape {getattr(out[1], 'shape', None)}"
+            f"not of shape {getattr(loss, 'shape', None)}"
         )
-    before, after = jax.tree.structure(state), jax.tree.structure(out[0])
-    types = [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
-    if before != after or types != [
-        (x.shape, x.dtype) for x in jax.tree.leaves(out[0])
-    ]:
+    if not (traits(task).host or jnp.issubdtype(loss.dtype, jnp.floating)):
+        raise TaskError(
+            f"task {name}: the loss of a step is {loss.dtype}; it must be floating "
+            "point"
+        )
+    if not _alike(state, out[0], types=not traits(task).host):
         raise TaskError(
             f"task {name}: step must return a state of the structure, shapes and "
             f"dtypes that init returns ({state} became {out[0]})"
         )
+
+
+def _alike(before: Any, after: Any, types: bool) -> bool:
+    """Whether two states have one structure and shape, and dtype where it matters."""
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        return False
+    return all(
+        x.shape == y.shape and (x.dtype == y.dtype or not types)
+        for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    )
