@@ -89,9 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(error.format_message())
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except OSError as error:
+        if error.filename is None or blame.is_theirs(error):
+            return _unforeseen(error)
+        return _refuse(f"{str(error.filename):.200}: {error.strerror}")
     except Exception as error:  # Of a task's own code, say, which may raise anything.
-        blame.show(error)
-        return _refuse(blame.line(error), FAILED)
+        return _unforeseen(error)
 
 
 job_commands.register(app)
@@ -346,6 +349,11 @@ def _drawn(draw: Any, paths: Any) -> Any:
 def _refuse(message: str, status: int = USAGE) -> int:
     print(f"pes: {' '.join(message.split())}", file=sys.stderr)
     return status
+
+
+def _unforeseen(error: Exception) -> int:
+    blame.show(error)
+    return _refuse(blame.line(error), FAILED)
 
 
 def _short(path: pathlib.Path) -> str:

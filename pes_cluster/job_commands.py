@@ -157,7 +157,8 @@ def resume_job(name: str, address: str | None, token_file: pathlib.Path | None) 
     before = named(newest(jobs.attempts()), name)
     if before.live:
         raise JobError(f"{name}: is {before.state} already")
-    config = _config(jobs.environment(before).get(CONFIG, ""))
+    text = jobs.environment(before).get(CONFIG, "")
+    config = run_config.parse(text, f"{name}: its configuration")
     jobs.check(config.cluster)
     attempt = jobs.resubmit(before, config.cluster)
     print(f"{name}: {_submitted(attempt)}")
@@ -198,7 +199,9 @@ def compare_jobs(
 
 def job(name: Name) -> int:
     """Runs a job on the cluster: what `pes submit` has submitted calls it."""
-    config = _config(os.environ.get(CONFIG, ""))
+    if CONFIG not in os.environ:
+        raise JobError(f"{name}: pes submit starts jobs, on a cluster")
+    config = run_config.parse(os.environ[CONFIG], CONFIG)
     folder = pathlib.Path(os.environ.get(RUNS) or "~/pes_runs").expanduser()
     directory = RunDirectory(folder / name)
     with tempfile.TemporaryDirectory() as scratch:
@@ -305,13 +308,6 @@ def _entry(attempt: Attempt, config: RunConfig, working_dir: pathlib.Path) -> An
         working_dir=working_dir,
         cluster=config.cluster,
     )
-
-
-def _config(text: str) -> RunConfig:
-    with tempfile.TemporaryDirectory() as scratch:
-        file = pathlib.Path(scratch) / "config.yaml"
-        file.write_text(text, encoding="utf-8")
-        return run_config.load(file)
 
 
 def _tell_end(name: str, config: RunConfig, directory: RunDirectory) -> None:

@@ -1,6 +1,7 @@
 """The outer optimiser: recipes for optax, and the one update of theta."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -147,7 +148,11 @@ def _clipped(
 
 
 def _check(recipe: Any) -> None:
-    if not recipe.learning_rate > 0:
-        raise ValueError(f"learning_rate: {recipe.learning_rate} must be positive")
-    if recipe.clip_norm is not None and not recipe.clip_norm > 0:
-        raise ValueError(f"clip_norm: {recipe.clip_norm} must be positive")
+    for name in ("learning_rate", "clip_norm", "eps"):
+        value = getattr(recipe, name, None)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name}: {value} must be positive and finite")
+    for name in ("momentum", "b1", "b2", "decay"):
+        value = getattr(recipe, name, 0.0)
+        if not 0 <= value < 1:
+            raise ValueError(f"{name}: {value} must be at least 0 and below 1")

@@ -123,6 +123,20 @@ class RunDirectory:
         except CheckpointError as error:
             raise ConfigError(f"checkpoint.path: {error}") from error
 
+    def check_store(self, store: CheckpointStore) -> None:
+        """Refuses a store elsewhere that cannot be written, before a run is begun.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        within = pathlib.Path(store.url).is_relative_to(self.path.absolute())
+        if within or self.holds_run():
+            return
+        try:
+            store.probe()
+        except CheckpointError as error:
+            raise ConfigError(f"checkpoint.path: {error}") from error
+
     @contextlib.contextmanager
     def opened(self, config: RunConfig) -> Iterator[None]:
         """Makes the directory this process' own until the context ends.

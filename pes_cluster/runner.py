@@ -106,10 +106,11 @@ def run(
         # Before any array exists: the GPUs belong to the shards, not to the driver.
         jax.config.update("jax_platforms", "cpu")
     work = Work(config.task, config.method, config.run.seed)
-    theta = _checked_theta(work)
+    theta = _checked_theta(work, "learner" if config.estimator is None else "estimator")
     directory = RunDirectory(fresh(config.name) if run_dir is None else run_dir)
     directory.check(config)
     store = directory.store(config)
+    directory.check_store(store)
     ended = _already_finished(directory, config, theta)
     if ended is not None:
         _log.info("%s: the run is finished; nothing to do", directory.path)
@@ -136,7 +137,7 @@ def resume(
     return run(config, run_dir, on_record=on_record)
 
 
-def _checked_theta(work: Work) -> Theta:
+def _checked_theta(work: Work, section: str) -> Theta:
     """Returns the first theta, once task and method have accepted each other.
 
     An error in the user's own code rises as it is.
@@ -152,7 +153,10 @@ def _checked_theta(work: Work) -> Theta:
     except ValueError as error:
         if blame.is_theirs(error):
             raise
-        raise ConfigError(one_line(error)) from error
+        line = one_line(error)
+        if hasattr(work.method, line.partition(": ")[0]):  # Begins with a field's name.
+            line = f"{section}.{line}"
+        raise ConfigError(line) from error
     if program.jittable:
         _trace(program, theta)
     return theta

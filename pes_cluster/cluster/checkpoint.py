@@ -134,6 +134,10 @@ class CheckpointStore:
         """Where the parts of a checkpoint at this step are to be written."""
         return f"{self.url}/step_{outer_step:08d}"
 
+    def probe(self) -> None:
+        """Raises CheckpointError where no checkpoint can be written."""
+        storage.probe(self.url)
+
     def commit(self, manifest: Manifest) -> None:
         """Makes the parts a checkpoint, then deletes what it replaces.
 
@@ -188,7 +192,7 @@ class CheckpointStore:
             if isinstance(error, StoreError):
                 raise error
         if not refused:
-            storage.probe(self.url)  # Before hours are spent that nothing can save.
+            self.probe()  # Before hours are spent that nothing can save.
         return None, [str(error) for error in refused]
 
     def read(self, outer_step: int) -> Checkpoint:

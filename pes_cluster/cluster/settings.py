@@ -27,6 +27,8 @@ class RunSettings:
         _at_least("eval_every", self.eval_every, 0)
         _at_least("eval_episodes", self.eval_episodes, 1)
         _at_least("seed", self.seed, 0)
+        if self.seed >= 2**32:  # JAX takes 32 bits of it: two such would be one.
+            raise ValueError(f"seed: {self.seed} must be below {2**32}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,9 +45,14 @@ def read(path: pathlib.Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not a text file") from error
-    value = _parse(text, str(path))
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """Returns a text's mapping; raises as `read`."""
+    value = _parse(text, source)
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: must hold sections such as task and estimator")
+        raise ConfigError(f"{source}: must hold sections such as task and estimator")
     return value
 
 

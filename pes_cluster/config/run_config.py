@@ -136,6 +136,11 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RunConf
     return from_dict(document.override(sections, list(overrides)))
 
 
+def parse(text: str, source: str) -> RunConfig:
+    """Decodes YAML that came from somewhere else than a file; raises as `load`."""
+    return from_dict(document.parse(text, source))
+
+
 def from_dict(sections: dict[str, Any]) -> RunConfig:
     """Decodes the sections of a run; raises as `load`."""
     names = [field.name for field in dataclasses.fields(RunConfig)]

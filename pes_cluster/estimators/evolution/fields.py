@@ -10,6 +10,9 @@ import jax.numpy as jnp
 from pes_cluster.core.perturbations import Sigma
 
 
+MOST = 2**31 - 2  # Particles: a pair's number is an int32.
+
+
 @dataclasses.dataclass(frozen=True)
 class ExponentialDecay:
     """``sigma(k) = max(initial * rate ** (k / every), minimum)`` at outer step k."""
@@ -21,7 +24,7 @@ class ExponentialDecay:
     type: Literal["exponential_decay"] = "exponential_decay"
 
     def __post_init__(self) -> None:
-        if self.initial <= 0 or not 0 < self.rate <= 1 or self.every < 1:
+        if not (0 < self.initial < math.inf and 0 < self.rate <= 1 and self.every >= 1):
             raise ValueError(
                 "sigma: exponential_decay needs initial > 0, 0 < rate <= 1, every >= 1"
             )
@@ -52,11 +55,14 @@ def check_evolution(recipe: Any) -> None:
                 f"{field}: {particles} is not allowed; N counts both signs of each "
                 "antithetic pair, so it must be even and at least 2"
             )
+        if particles is not None and particles > MOST:
+            raise ValueError(f"{field}: {particles} must be at most {MOST}")
     length = getattr(recipe, "truncation_length", 1)
     if length < 1:
         raise ValueError(f"truncation_length: {length} must be at least 1")
-    if not isinstance(recipe.sigma, ExponentialDecay) and not recipe.sigma > 0:
-        raise ValueError(f"sigma: {recipe.sigma} must be greater than 0")
+    sigma = recipe.sigma
+    if not isinstance(sigma, ExponentialDecay) and not 0 < sigma < math.inf:
+        raise ValueError(f"sigma: {sigma} must be greater than 0, and finite")
     block = recipe.pairs_per_block
     if block is not None and block < 1:
         raise ValueError(f"pairs_per_block: {block} must be at least 1")
