@@ -28,6 +28,12 @@ SMALL = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _beside_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of one's own is imported from the folder in which its file is run."""
+    monkeypatch.syspath_prepend(str(CONFIGS / "your_own_task"))
+
+
 def _small(path: pathlib.Path) -> RunConfig:
     """A file's configuration, two steps long and as small as its keys allow."""
     sections = to_dict(load(path))
