@@ -5,6 +5,7 @@ failure of a silent host is noticed within about 4 s by the settings in `HEALTH`
 """
 
 import dataclasses
+import json
 import os
 import secrets
 import signal
@@ -13,11 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+from pes_cluster.ray_backend.environment import DRIVER
 from pes_cluster.ray_backend.health import HEALTH
 from tests.hosts.hosts import DISK, LOCAL, Hosts, inner_pid
 
 ROOT = Path(__file__).resolve().parents[2]
-PORT = 6379
+PORT, BOARD = 6379, 8265
 START_SECONDS = 60.0
 STARTED = b"Ray runtime started"
 TOKEN = f"{DISK}/token"
@@ -38,6 +40,7 @@ class RayNodes:
     Attributes:
         env: The environment of a process that is to use Ray on a host.
         address: Of the cluster, once there is a head.
+        board: Where it takes jobs, if its head has a dashboard.
     """
 
     def __init__(self, hosts: Hosts, logs: Path, cache: Path) -> None:
@@ -55,15 +58,33 @@ class RayNodes:
         with open(os.open(token, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
 
-    def start_head(self, host: str = "head", **env: str) -> Node:
-        """Starts the head, with no CPU for anybody's work."""
-        self.address = f"{self._hosts[host].ip}:{PORT}"
-        flags = ["--head", f"--port={PORT}", "--include-dashboard=false"]
+    def start_head(
+        self, host: str = "head", dashboard: bool = False, **env: str
+    ) -> Node:
+        """Starts the head, with no CPU for anybody's work.
+
+        Args:
+            host: Where.
+            dashboard: Whether jobs are taken, from the other hosts too.
+            env: Of its processes, besides what all nodes have.
+        """
+        ip = self._hosts[host].ip
+        self.address, self.board = f"{ip}:{PORT}", f"http://{ip}:{BOARD}"
+        flags = ["--head", f"--port={PORT}"]
+        if dashboard:
+            flags += [f"--dashboard-host={ip}", f"--dashboard-port={BOARD}"]
+        else:
+            flags += ["--include-dashboard=false"]
         return self._start(host, 0, flags, env)
 
-    def start_worker(self, host: str, num_cpus: int) -> Node:
-        """Starts a node that joins the head."""
-        return self._start(host, num_cpus, [f"--address={self.address}"], {})
+    def start_worker(
+        self, host: str, num_cpus: int, drivers: int = 0, **env: str
+    ) -> Node:
+        """Starts a node that joins the head, and may hold so many jobs' drivers."""
+        flags = [f"--address={self.address}"]
+        if drivers:
+            flags += [f"--resources={json.dumps({DRIVER: drivers})}"]
+        return self._start(host, num_cpus, flags, env)
 
     def await_started(self, *hosts: str, seconds: float = START_SECONDS) -> None:
         """Returns once the nodes of these hosts say that they run.
