@@ -5,6 +5,8 @@ Ray is loaded only by the commands that need it.
 
 import os
 import pathlib
+import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pes_cluster import blame
+from pes_cluster import __version__, blame
 from pes_cluster.cluster.control import Command
 from pes_cluster.cluster.job import (
     Attempt,
@@ -33,11 +35,16 @@ from pes_cluster.ray_backend.environment import RUNS
 from pes_cluster.run_directory import RunDirectory
 from pes_cluster.runner import JOB
 from pes_cluster.supervision import supervise_run
+from pes_cluster.supervisor import FAILED
 
 if TYPE_CHECKING:
     from pes_cluster.ray_backend.jobs import Jobs
 
-CONFIG = "PES_JOB_CONFIG"  # Holds the configuration, in the environment of a job.
+# In the environment of a job:
+CONFIG = "PES_JOB_CONFIG"  # Holds the configuration.
+SENDER = "PES_JOB_SENDER"  # Names the versions of who submitted it.
+
+FREE_SECONDS = 90.0  # For a driver on a host that was cut off to be gone.
 
 Address = Annotated[
     str | None,
@@ -84,7 +91,14 @@ def submit(
     working_dir: Annotated[
         pathlib.Path, typer.Option(help="Travels with the job: your own modules.")
     ] = pathlib.Path("."),
-) -> None:
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until the jobs end, and with their status.")
+    ] = False,
+    losses: Annotated[
+        int,
+        typer.Option(min=0, help="Of its node: how many a job outlives, waited for."),
+    ] = 5,
+) -> int:
     """Submit configurations as jobs; a job of that name that ended goes on."""
     files = [word for word in configs if "=" not in word]
     overrides = [word for word in configs if "=" in word]
@@ -97,11 +111,17 @@ def submit(
         following(wanted_name, group, run_config.digest(config), there.get(wanted_name))
         for wanted_name, config in zip(wanted, loaded, strict=True)
     ]
-    for config in loaded:
-        jobs.check(config.cluster)
-    for attempt, config in zip(attempts, loaded, strict=True):
-        jobs.submit(attempt, _entry(attempt, config, working_dir))
-        print(f"{attempt.name}: {_submitted(attempt)}")
+    _remark(jobs.check([config.cluster for config in loaded]))
+    entries = [
+        _entry(attempt, config, working_dir)
+        for attempt, config in zip(attempts, loaded, strict=True)
+    ]
+    for attempt, entry in zip(attempts, entries, strict=True):
+        jobs.submit(attempt, entry)
+        print(f"{attempt.name}: {_submitted(attempt)}", flush=True)
+    if not wait:
+        return 0
+    return _waited(jobs, dict(zip(attempts, entries, strict=True)), losses)
 
 
 def list_jobs(address: Address = None, token_file: TokenFile = None) -> None:
@@ -134,11 +154,16 @@ def logs(
     token_file: TokenFile = None,
 ) -> None:
     """Print what a job has printed."""
+    from pes_cluster.ray_backend.jobs import advice
+
     jobs = _jobs(address, token_file)
     attempt = named(newest(jobs.attempts()), name)
     parts = jobs.follow(attempt) if follow else [jobs.log(attempt)]
+    line = None
     for part in parts:
         print(part, end="", flush=True)
+        line = line or advice(part)
+    _remark(line)
 
 
 def stop_job(name: str, address: str | None, token_file: pathlib.Path | None) -> None:
@@ -159,7 +184,7 @@ def resume_job(name: str, address: str | None, token_file: pathlib.Path | None) 
         raise JobError(f"{name}: is {before.state} already")
     text = jobs.environment(before).get(CONFIG, "")
     config = run_config.parse(text, f"{name}: its configuration")
-    jobs.check(config.cluster)
+    _remark(jobs.check([config.cluster]))
     attempt = jobs.resubmit(before, config.cluster)
     print(f"{name}: {_submitted(attempt)}")
 
@@ -199,6 +224,7 @@ def compare_jobs(
 
 def job(name: Name) -> int:
     """Runs a job on the cluster: what `pes submit` has submitted calls it."""
+    print(_whereabouts(name, os.environ.get(SENDER, "")), flush=True)
     if CONFIG not in os.environ:
         raise JobError(f"{name}: pes submit starts jobs, on a cluster")
     config = run_config.parse(os.environ[CONFIG], CONFIG)
@@ -208,6 +234,7 @@ def job(name: Name) -> int:
         file = pathlib.Path(scratch) / "config.yaml"
         file.write_text(run_config.to_yaml(config), encoding="utf-8")
         command = ["run", str(file), "--run-dir", str(directory.path)]
+        _await_free(directory)
         code = supervise_run(command, config, directory)
     _tell_end(name, config, directory)
     return code
@@ -299,15 +326,48 @@ def _entry(attempt: Attempt, config: RunConfig, working_dir: pathlib.Path) -> An
     from pes_cluster.ray_backend.jobs import Entry
 
     return Entry(
-        command=f"exec python -m pes_cluster job {attempt.name}",
         env={
             JOB: attempt.name,
             CONFIG: run_config.to_yaml(config),
+            SENDER: _versions(),
             blame.SHOW: "1",  # The job's log is where one looks.
         },
         working_dir=working_dir,
         cluster=config.cluster,
     )
+
+
+def _remark(line: str | None) -> None:
+    if line is not None:
+        print(f"pes: {line}", file=sys.stderr)
+
+
+def _waited(jobs: "Jobs", submitted: dict[Attempt, Any], losses: int) -> int:
+    """Waits for jobs; the status of the first that did not finish, or 0."""
+    from pes_cluster.ray_backend.waiting import wait
+
+    ended = wait(jobs, submitted, losses, lambda line: print(line, flush=True))
+    unfinished = [attempt for attempt in ended if attempt.state != "finished"]
+    return (unfinished[0].exit_code or FAILED) if unfinished else 0
+
+
+def _versions() -> str:
+    major, minor = sys.version_info[:2]
+    return f"Python {major}.{minor}, pes_cluster {__version__}"
+
+
+def _whereabouts(name: str, sender: str) -> str:
+    """Where a job runs, and on what, if that is not what it was submitted from."""
+    here = _versions()
+    line = f"{name}: on {socket.gethostname()}, {here}"
+    return f"{line}; submitted from {sender}" if sender not in ("", here) else line
+
+
+def _await_free(directory: RunDirectory) -> None:
+    """Waits for an earlier attempt that runs on behind a cut link."""
+    end = time.monotonic() + FREE_SECONDS
+    while directory.is_running() and time.monotonic() < end:
+        time.sleep(1.0)
 
 
 def _tell_end(name: str, config: RunConfig, directory: RunDirectory) -> None:

@@ -19,6 +19,13 @@ _STATES: dict[str, State] = {
     "STOPPED": "stopped",
 }
 _STOPPED = (130, 143)  # Exit statuses of a run that was asked to stop.
+RESUMABLE = 75  # That of a run that failed where it ran, and may go on elsewhere.
+# What a cluster says of a job whose node has gone: its process had no say in it.
+_GONE = (
+    "JOB_SUPERVISOR_ACTOR_DIED",
+    "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE",
+    "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE",
+)
 
 
 class JobError(ValueError):
@@ -37,6 +44,7 @@ class Attempt:
         status: The cluster's word for how it stands.
         exit_code: Of its process, once that has ended.
         message: What the cluster has to say.
+        error: The cluster's word for what it failed of, where it was not by itself.
         began: When it began, in seconds since 1970.
         ended: When it ended.
     """
@@ -48,6 +56,7 @@ class Attempt:
     status: str = "PENDING"
     exit_code: int | None = None
     message: str = ""
+    error: str = ""
     began: float | None = None
     ended: float | None = None
 
@@ -67,6 +76,13 @@ class Attempt:
     def live(self) -> bool:
         """Whether it runs, or will."""
         return self.state in ("waiting", "running")
+
+    @property
+    def lost(self) -> bool:
+        """Whether it failed because of where it ran: elsewhere it may go on."""
+        return self.state == "failed" and (
+            self.error in _GONE or self.exit_code == RESUMABLE
+        )
 
     def metadata(self) -> dict[str, str]:
         """What the cluster keeps of it; `from_metadata` takes it back."""
@@ -116,6 +132,21 @@ def following(name: str, group: str, digest: str, before: Attempt | None) -> Att
     if before.digest != digest:
         raise JobError(f"{name}: is another run's name; choose another --name")
     return Attempt(name, before.number + 1, group or before.group, digest)
+
+
+def follows(before: Attempt, now: Attempt | None, left: int) -> Attempt | None:
+    """The attempt to submit for who waits for a job; None: there is nothing to submit.
+
+    Args:
+        before: The attempt that was submitted.
+        now: The job's newest one, as it stands; None: the cluster knows none, since its
+            head was lost and another took its place.
+        left: How many attempts may still be spent on losses.
+    """
+    if left < 1 or (now is not None and not now.lost):
+        return None
+    number = max(before.number, now.number if now else 0)
+    return Attempt(before.name, number + 1, before.group, before.digest)
 
 
 def named(jobs: Mapping[str, Attempt], name: str) -> Attempt:

@@ -63,6 +63,8 @@ class ClusterSettings:
         fuse: Outer steps in one compiled loop; local pool only. Whether steps are fused
             (not how many) can change the last place of a float.
         per_shard: Resources of one shard; ray only.
+        autoscaling: The cluster adds nodes that are asked for: what it lacks now is no
+            reason to refuse a run, which then waits for its first shards.
         step_deadline: Seconds after which a shard that does not answer counts as lost.
         on_loss: ``wait``: a step waits for lost shards to be rebuilt, and the result
             does not change. ``proceed``: it goes on with the particles that reported,
@@ -77,6 +79,7 @@ class ClusterSettings:
     shards: int | None = None
     fuse: int = 1
     per_shard: PerShard = dataclasses.field(default_factory=PerShard)
+    autoscaling: bool = False
     step_deadline: float = 600.0
     on_loss: Literal["wait", "proceed"] = "wait"
     snapshots: Literal["auto", "driver", "buddies"] = "auto"

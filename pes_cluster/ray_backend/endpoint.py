@@ -3,6 +3,8 @@
 Looked for in this order: what was named, the environment, the service of this machine
 (whose own token comes before the environment's).
 A token is held in memory and sent in a header; it is in no command line and no log.
+Beyond this machine a token is asked for on both sides: we send one, and what would do
+without is not used, unless `PES_TRUSTED_NETWORK` says that its network is guarded.
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ import ipaddress
 import json
 import os
 import pathlib
+import stat
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,8 +21,10 @@ from typing import Any
 
 from pes_cluster.cluster.job import JobError
 from pes_cluster.ray_backend import service
+from pes_cluster.ray_backend.room import Offer
 
 ADDRESS = "PES_ADDRESS"
+TRUSTED = "PES_TRUSTED_NETWORK"  # Set: who reaches the cluster may use it.
 _TOKEN, _TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -58,13 +63,18 @@ def find(address: str | None, token_file: pathlib.Path | None) -> Endpoint:
     path = token_file or own or os.environ.get(_TOKEN_PATH)
     token = _read(pathlib.Path(path)) if path else os.environ.get(_TOKEN)
     endpoint = Endpoint(named.rstrip("/"), token or None)
-    refused = refusal(endpoint)
+    refused = refusal(endpoint, trusted())
     if refused is not None:
         raise JobError(refused)
     return endpoint
 
 
-def refusal(endpoint: Endpoint) -> str | None:
+def trusted() -> bool:
+    """Whether the environment says that the cluster's network is guarded."""
+    return os.environ.get(TRUSTED, "") not in ("", "0")
+
+
+def refusal(endpoint: Endpoint, trusted: bool = False) -> str | None:
     """Why an endpoint is not to be used, in one line; pure."""
     address = endpoint.address
     try:
@@ -74,7 +84,7 @@ def refusal(endpoint: Endpoint) -> str | None:
         return f"{address}: not an address; it looks like http://HOST:8265"
     if parts.scheme not in ("http", "https") or not host:
         return f"{address}: not an address; it looks like http://HOST:8265"
-    if endpoint.token is None and not _loopback(host):
+    if endpoint.token is None and not _loopback(host) and not trusted:
         return (
             f"{address}: is beyond this machine, and there is no token; name a file "
             f"that holds it with --token-file or {_TOKEN_PATH}"
@@ -86,19 +96,41 @@ def check(endpoint: Endpoint) -> None:
     """Asks whether a cluster is there that takes jobs from us.
 
     Raises:
-        JobError: Nothing answers, the token is refused, or its Ray is another.
+        JobError: Nothing answers, the token is refused, its Ray is another, or it would
+            take jobs from anybody.
     """
     try:
         theirs = str(get(endpoint, "/api/version")["ray_version"])
     except (KeyError, TypeError):
         raise JobError(f"{endpoint.address}: is no Ray dashboard") from None
     line = other_version(importlib.metadata.version("ray"), theirs)
+    if line is None and endpoint.token is not None:
+        line = exposed(endpoint.address)
     if line is not None:
         raise JobError(f"{endpoint.address}: {line}")
 
 
-def nodes(endpoint: Endpoint) -> list[dict[str, float]]:
-    """The resources of each node that lives.
+def exposed(address: str | None) -> str | None:
+    """Why what takes jobs there is not to be used, in one line.
+
+    That it answers beyond its machine, without a token, is found by asking. None: it
+    does not, or cannot be asked from here, or its network is trusted.
+    """
+    host = urllib.parse.urlsplit(address or "").hostname
+    if not host or _loopback(host) or trusted():
+        return None
+    try:
+        get(Endpoint(str(address)), "/api/version", seconds=5.0)
+    except JobError:
+        return None
+    return (
+        "takes jobs from anybody who reaches it; start its nodes with "
+        f"RAY_AUTH_MODE=token, or set {TRUSTED}=1 if its network is guarded"
+    )
+
+
+def offers(endpoint: Endpoint) -> list[Offer]:
+    """What each node that lives offers.
 
     Raises:
         JobError: The cluster does not tell.
@@ -106,7 +138,7 @@ def nodes(endpoint: Endpoint) -> list[dict[str, float]]:
     answer = get(endpoint, "/api/v0/nodes?detail=1")
     try:
         found = answer["data"]["result"]["result"]
-        return [one["resources_total"] for one in found if one["state"] == "ALIVE"]
+        return [_offer(one) for one in found if one["state"] == "ALIVE"]
     except (KeyError, TypeError):
         raise JobError(f"{endpoint.address}: does not list its nodes") from None
 
@@ -153,6 +185,12 @@ def refused(status: int) -> str:
             return f"answers with HTTP status {status}"
 
 
+def _offer(described: Any) -> Offer:
+    labels = described.get("labels") or {}
+    head = bool(described.get("is_head_node"))
+    return Offer(described["node_ip"], described["resources_total"], labels, head)
+
+
 def _opener(endpoint: Endpoint) -> urllib.request.OpenerDirector:
     host = urllib.parse.urlsplit(endpoint.address).hostname or ""
     if not _loopback(host):
@@ -168,8 +206,17 @@ def _loopback(host: str) -> bool:
 
 
 def _read(path: pathlib.Path) -> str:
+    """The token in a file that nobody else may read."""
     try:
-        return path.expanduser().read_text(encoding="utf-8").strip()
+        with path.expanduser().open(encoding="utf-8") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read().strip()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "not text"
         raise JobError(f"{path}: the token cannot be read ({why})") from None
+    if mode & 0o077:
+        raise JobError(
+            f"{path}: others on this machine may read the token (mode {mode:o}); "
+            f"chmod 600 {path}"
+        )
+    return text

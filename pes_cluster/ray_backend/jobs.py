@@ -23,13 +23,17 @@ from pes_cluster.ray_backend import endpoint as endpoints
 from pes_cluster.ray_backend.endpoint import Endpoint
 from pes_cluster.ray_backend.environment import DRIVER
 from pes_cluster.ray_backend.inquiry import MARK
-from pes_cluster.ray_backend.session import unmet
+from pes_cluster.ray_backend.room import lacking, placed, total
 
 SAVE_SECONDS = 120  # For the last checkpoint of a job that is to stop.
 HELPER_SECONDS = 60.0  # For a helper job to be placed, and to begin.
 _POLL = 0.2
-# They tell of every upload.
-_LOUD = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
+# They tell of every upload and connection.
+_LOUD = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 _EXCLUDED = [".git", ".venv", "__pycache__", "runs", "*.egg-info"]
 
 
@@ -38,13 +42,11 @@ class Entry:
     """What a job runs.
 
     Attributes:
-        command: Its entrypoint.
         env: Environment of its driver and of its shards.
         working_dir: Folder that travels with it.
         cluster: What it asks of the cluster.
     """
 
-    command: str
     env: Mapping[str, str]
     working_dir: pathlib.Path
     cluster: ClusterSettings
@@ -68,15 +70,21 @@ class Jobs:
         found = [_attempt(one) for one in details]
         return [attempt for attempt in found if attempt is not None]
 
-    def check(self, cluster: ClusterSettings) -> None:
+    def check(self, clusters: Sequence[ClusterSettings]) -> str | None:
         """Refuses what the nodes that are there cannot hold.
+
+        Returns:
+            What is to be said of where the drivers go, if it is not as it should be.
 
         Raises:
             JobError: One line with what was asked and what there is.
         """
-        lacking = lacks(cluster, total(endpoints.nodes(self._endpoint)))
-        if lacking is not None:
-            raise JobError(lacking)
+        offers = endpoints.offers(self._endpoint)
+        for cluster in clusters:
+            line = lacking(cluster, offers)
+            if line is not None:
+                raise JobError(f"cluster.{line}")
+        return placed(offers)
 
     def submit(self, attempt: Attempt, entry: Entry) -> None:
         """Submits an attempt; returns when the cluster has taken it."""
@@ -85,7 +93,8 @@ class Jobs:
             "excludes": _EXCLUDED,
             "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(SAVE_SECONDS), **entry.env},
         }
-        self._submit(attempt, entry.command, runtime_env, entry.cluster)
+        command = f"exec python -m pes_cluster job {attempt.name}"
+        self._submit(attempt, command, runtime_env, entry.cluster)
 
     def resubmit(self, before: Attempt, cluster: ClusterSettings) -> Attempt:
         """Submits the next attempt of a job that has ended, as the last one was."""
@@ -152,7 +161,7 @@ class Jobs:
                 submission_id=attempt.id,
                 runtime_env=runtime_env,
                 metadata=attempt.metadata(),
-                **placement(cluster, total(endpoints.nodes(self._endpoint))),
+                **placement(cluster, total(endpoints.offers(self._endpoint))),
             )
 
     def _help(self, arguments: Sequence[str]) -> list[str]:
@@ -199,22 +208,17 @@ class Jobs:
             raise JobError(f"{self._endpoint.address}: {line[:500]}") from None
 
 
+def advice(log: str) -> str | None:
+    """What to do about a job whose log says that our package is not there; pure."""
+    if "No module named pes_cluster" not in log:
+        return None
+    return "its node has no pes_cluster: install it on every node, or in their image"
+
+
 def marked(log: str) -> list[str]:
     """The lines of a log that are meant for us; pure."""
     lines = log.splitlines()
     return [line.removeprefix(MARK) for line in lines if line.startswith(MARK)]
-
-
-def total(nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The resources of all nodes together; pure."""
-    names = {name for node in nodes for name in node}
-    return {name: sum(node.get(name, 0.0) for node in nodes) for name in names}
-
-
-def lacks(cluster: ClusterSettings, there: Mapping[str, float]) -> str | None:
-    """What a run asks for and a cluster has not, in one line; pure."""
-    lacking = unmet(there, cluster.shards or 1, cluster.per_shard)
-    return f"cluster.{lacking}" if lacking else None
 
 
 def placement(cluster: ClusterSettings, there: Mapping[str, float]) -> dict[str, Any]:
@@ -238,6 +242,7 @@ def _attempt(details: JobDetails) -> Attempt | None:
         status=str(details.status),
         exit_code=details.driver_exit_code,
         message=details.message or "",
+        error=details.error_type or "",
         began=_seconds(details.start_time),
         ended=_seconds(details.end_time),
     )

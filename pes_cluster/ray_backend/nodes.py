@@ -8,7 +8,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
+from typing import Any
 
 import ray
 from ray._private.state import state as ray_state
@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 
 from pes_cluster.cluster.settings import PerShard
 from pes_cluster.cluster.transport import Node, Nodes
+from pes_cluster.ray_backend.room import Offer, slots
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,21 @@ class NodeWatch:
         return Nodes(alive, self._here)
 
 
+def offers() -> list[Offer]:
+    """What the nodes that live offer, asked now."""
+    return [
+        Offer(_name(described), described["Resources"], described["Labels"])
+        for described in ray.nodes()
+        if described["Alive"]
+    ]
+
+
+def name_of(node: str | None) -> str:
+    """What people call a node, by its id."""
+    names = {described["NodeID"]: _name(described) for described in ray.nodes()}
+    return names.get(node or "", node or "unknown")
+
+
 def draining() -> dict[str, int]:
     """Deadlines (milliseconds since 1970; 0: none was given) of leaving nodes, by id.
 
@@ -71,20 +87,9 @@ def draining() -> dict[str, int]:
     return {} if get is None else get()
 
 
-def slots(
-    resources: Mapping[str, float], labels: Mapping[str, str], per_shard: PerShard
-) -> int:
-    """How many shards a node could hold if nothing else ran there; pure."""
-    if any(labels.get(name) != value for name, value in per_shard.labels.items()):
-        return 0
-    each = {"CPU": per_shard.num_cpus, "GPU": per_shard.num_gpus}
-    fits = [
-        math.floor(resources.get(name, 0.0) / amount + 1e-9)
-        for name, amount in each.items()
-        if amount > 0
-    ]
-    # Shards that ask for nothing: one on every node.
-    return min(fits, default=1)
+def _name(described: dict[str, Any]) -> str:
+    host, ip = described["NodeManagerHostname"], described["NodeManagerAddress"]
+    return f"{host} ({ip})"
 
 
 def _seconds_left(deadline: int | None) -> float | None:

@@ -3,15 +3,16 @@
 import contextlib
 import time
 
-import ray
-
 from pes_cluster.cluster.settings import ClusterSettings
 from pes_cluster.cluster.shard_pool import ShardPool
 from pes_cluster.cluster.work import Work
-from pes_cluster.ray_backend.session import RayStartError, session, unmet
+from pes_cluster.ray_backend.nodes import offers
+from pes_cluster.ray_backend.room import lacking
+from pes_cluster.ray_backend.session import RayStartError, session
 from pes_cluster.ray_backend.transport import RayTransport
 
 START_SECONDS = 60.0  # For the first shard to be placed and to begin.
+BUILD_SECONDS = 60.0  # For the shards to build their programs; longer is only slow.
 
 
 class RayPool(ShardPool):
@@ -24,14 +25,14 @@ class RayPool(ShardPool):
     def __init__(self, work: Work, settings: ClusterSettings) -> None:
         with contextlib.ExitStack() as stack:
             stack.enter_context(session(settings))
-            total = ray.cluster_resources()
-            lacking = unmet(total, settings.shards or 1, settings.per_shard)
-            if lacking is not None:
-                raise RayStartError(lacking)
-            transport = RayTransport(settings.per_shard)
-            stack.callback(transport.close)
-            super().__init__(work, transport, settings)
+            line = lacking(settings, offers())
+            if line is not None:
+                raise RayStartError(line)
+            self._ray = RayTransport(settings.per_shard)
+            stack.callback(self._ray.close)
+            super().__init__(work, self._ray, settings)
             self._await_start()
+            self._await_built()
             self._session = stack.pop_all()
 
     def close(self) -> None:
@@ -57,3 +58,14 @@ class RayPool(ShardPool):
                 f"{START_SECONDS:g} s; each needs a node with {each.num_cpus:g} CPU, "
                 f"{each.num_gpus:g} GPU free and labels {each.labels}"
             )
+
+    def _await_built(self) -> None:
+        """Refuses a node on which a shard cannot be built: it lacks data, or code.
+
+        Here nothing has been written yet. Later it would be one loss after the other.
+        """
+        deadline = time.monotonic() + BUILD_SECONDS
+        for member in self._members:
+            line = self._ray.broken(member.actor, max(deadline - time.monotonic(), 0))
+            if line is not None:
+                raise RayStartError(f"per_shard: {line}")

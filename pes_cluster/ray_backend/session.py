@@ -13,7 +13,7 @@ import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ import ray
 from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]
 from ray.exceptions import RayError
 
-from pes_cluster.cluster.settings import ClusterSettings, PerShard
+from pes_cluster.cluster.settings import ClusterSettings
+from pes_cluster.ray_backend import endpoint
 
 
 class RayStartError(ValueError):
@@ -88,34 +89,25 @@ def connect(address: str) -> Iterator[None]:
     """Joins a running cluster; leaves it running.
 
     Raises:
-        RayStartError: The cluster cannot be reached.
+        RayStartError: The cluster cannot be reached, or anybody can use it.
     """
     with _environment(_quiet()):
-        _init(address)
+        board = _init(address).address_info["webui_url"]
         try:
+            line = endpoint.exposed(f"http://{board}" if board else None)
+            if line is not None:
+                raise RayStartError(f"pool: the cluster's dashboard at {board} {line}")
             yield
         finally:
             ray.shutdown()
 
 
-def unmet(total: Mapping[str, float], shards: int, per_shard: PerShard) -> str | None:
-    """What a cluster of these resources lacks for the shards, in one line; pure."""
-    for name, each in (("CPU", per_shard.num_cpus), ("GPU", per_shard.num_gpus)):
-        if shards * each > total.get(name, 0.0) + 1e-9:
-            return (
-                f"shards: {shards} with {each:g} {name} each need {shards * each:g} "
-                f"{name}, the cluster has {total.get(name, 0.0):g}; lower "
-                f"cluster.shards or cluster.per_shard.num_{name.lower()}s"
-            )
-    return None
-
-
-def _init(address: str, **options: Any) -> None:
+def _init(address: str, **options: Any) -> Any:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(
+            return ray.init(
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -123,6 +115,8 @@ def _init(address: str, **options: Any) -> None:
             )
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         line = " ".join(str(error).split())
+        if "Version mismatch" in line:
+            line += " (all nodes need the same Ray and the same Python)"
         raise RayStartError(
             f"pool: Ray at {address!r} cannot be used: {line}"
         ) from None

@@ -4,6 +4,7 @@ Ray never restarts an actor here: it would put an empty one in the dead one's pl
 """
 
 import os
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from pes_cluster.cluster.checkpoint import CheckpointError
 from pes_cluster.cluster.settings import PerShard
 from pes_cluster.cluster.shard import FencedError, Shard
 from pes_cluster.cluster.transport import Actor, Call, Failure, FailureKind, Nodes
-from pes_cluster.ray_backend.nodes import NodeWatch
+from pes_cluster.ray_backend.nodes import NodeWatch, name_of
 
 INLINE_FLOATS = 25_000  # Above it, one `ray.put` is cheaper than a copy in every call.
 
@@ -55,12 +56,13 @@ class _Process:
 class ShardProcess(_Process):
     """An actor that holds a shard."""
 
-    def build(self, work: Any) -> None:
-        """Builds the shard; the first call of all."""
+    def build(self, work: Any) -> str | None:
+        """Builds the shard; the first call of all. Returns why it cannot be built."""
         try:
             self._held = _told(Shard, work)
         except RaisedError as error:
             self._broken = error
+        return self._broken and str(self._broken)
 
 
 class BuddyProcess(_Process):
@@ -86,6 +88,8 @@ def one_line(error: BaseException) -> str:
     """The error, and what was noted on its way, in one line."""
     line = " ".join(f"{type(error).__name__}: {error}".split())
     notes = getattr(error, "__notes__", [])
+    # What JAX notes is about its own frames in a traceback, which there is none of.
+    notes = [note for note in notes if "JAX" not in note]
     return f"{line} ({'; '.join(notes)})" if notes else line
 
 
@@ -97,6 +101,7 @@ class RayTransport:
         self._watch = NodeWatch(per_shard)
         self._actors: dict[str, Actor] = {}
         self._places: dict[str, Any] = {}  # Node ids, or the calls that will tell.
+        self._builds: dict[str, Any] = {}  # The calls that build shards.
         self._latest: tuple[Any, Any] = (None, None)
 
     def nodes(self) -> Nodes:
@@ -108,7 +113,7 @@ class RayTransport:
         chosen = options(self._per_shard, avoid)
         actor = self._started(ray.remote(ShardProcess).options(**chosen).remote())
         # Not by the constructor: where it runs is known before it has built.
-        actor.build.remote(work)
+        self._builds[_name(actor)] = actor.build.remote(work)
         return actor
 
     def start_buddy(self, node: str) -> Actor:
@@ -119,6 +124,22 @@ class RayTransport:
             **NEVER_RESTARTED,
         }
         return self._started(ray.remote(BuddyProcess).options(**chosen).remote())
+
+    def broken(self, actor: Actor, timeout: float) -> str | None:
+        """The node that a shard cannot be built on, and why, in one line.
+
+        None where it can, where that is not known in time, and where its process died:
+        such a shard is lost, as others are later.
+        """
+        try:
+            line: Any = ray.get(self._builds[_name(actor)], timeout=timeout)
+        except RayActorError as error:
+            return unimported(str(error))
+        except RayError:
+            return None
+        return (
+            line and f"node {name_of(self.node_of(actor))} cannot hold shards: {line}"
+        )
 
     def node_of(self, actor: Actor) -> str | None:
         """See `Transport`."""
@@ -176,6 +197,7 @@ class RayTransport:
         """See `Transport`."""
         self._actors.pop(_name(actor), None)
         self._places.pop(_name(actor), None)
+        self._builds.pop(_name(actor), None)
         ray.kill(actor)
 
     def close(self) -> None:
@@ -289,6 +311,15 @@ def _raised(error: RayTaskError) -> Failure:
     if isinstance(cause, RayError):  # Not raised here, but what it was to be given.
         return Failure("process", _last_line(cause), stored=True)
     return Failure("process", one_line(cause))
+
+
+def unimported(said: str) -> str | None:
+    """A node that lacks our package, by what Ray says of an actor there; pure."""
+    if "ModuleNotFoundError: No module named 'pes_cluster" not in said:
+        return None
+    ip = re.search(r"\bip=([\w.:]+)", said)
+    node = f"node {ip[1]}" if ip else "a node"
+    return f"{node} has no pes_cluster: install it on every node, or in their image"
 
 
 def _last_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from pes_cluster.cluster.job import (
     JobError,
     State,
     following,
+    follows,
     from_metadata,
     grouped,
     named,
@@ -93,3 +94,35 @@ def test_what_is_not_there_is_told_with_what_is() -> None:
         grouped(jobs, "i")
     with pytest.raises(JobError, match="none"):
         named({}, "a")
+
+
+DIED = Attempt("a", 3, "g", "digest", "FAILED", error="JOB_SUPERVISOR_ACTOR_DIED")
+
+
+@pytest.mark.parametrize(
+    "attempt, lost",
+    [
+        (DIED, True),
+        (dataclasses.replace(ENDED, exit_code=75), True),
+        (ENDED, False),
+        (dataclasses.replace(DIED, error="RUNTIME_ENV_SETUP_FAILURE"), False),
+        (dataclasses.replace(DIED, status="STOPPED"), False),
+        (dataclasses.replace(DIED, status="RUNNING"), False),
+        (dataclasses.replace(DIED, exit_code=143), False),
+    ],
+)
+def test_what_was_lost_with_where_it_ran(attempt: Attempt, lost: bool) -> None:
+    assert attempt.lost == lost
+
+
+def test_what_was_lost_goes_on_within_its_budget() -> None:
+    before, after = Attempt("a", 3, "g", "digest"), Attempt("a", 4, "g", "digest")
+    assert follows(before, DIED, 1) == after
+    assert follows(before, DIED, 0) is None
+    assert follows(before, None, 1) == after  # A new head knows nothing of it.
+    assert follows(before, None, 0) is None
+    assert follows(before, dataclasses.replace(ENDED, number=3), 1) is None
+    # Somebody else has submitted it again.
+    assert follows(before, dataclasses.replace(before, number=7), 1) is None
+    seven = dataclasses.replace(DIED, number=7)
+    assert follows(before, seven, 1) == dataclasses.replace(after, number=8)

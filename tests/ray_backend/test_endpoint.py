@@ -2,6 +2,8 @@
 
 import contextlib
 import http.server
+import importlib.metadata
+import json
 import pathlib
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +25,9 @@ def alone(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pa
     monkeypatch.setenv("PES_HOME", str(tmp_path / "home"))
     for name in ("PES_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv(endpoint.TRUSTED, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -95,8 +100,9 @@ def test_a_token_is_not_shown() -> None:
 def test_the_token_file_that_is_named_comes_first(
     alone: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (alone / "named").write_text("one\n")
-    (alone / "other").write_text("two")
+    for name, text in (("named", "one\n"), ("other", "two")):
+        (alone / name).touch(mode=0o600)
+        (alone / name).write_text(text)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(alone / "other"))
     url = "http://127.0.0.1:1/"
     assert endpoint.find(url, alone / "named") == Endpoint("http://127.0.0.1:1", "one")
@@ -104,6 +110,63 @@ def test_the_token_file_that_is_named_comes_first(
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(alone / "absent"))
     with pytest.raises(JobError, match="absent: the token cannot be read"):
         endpoint.find(url, None)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
+def test_a_token_that_others_may_read_is_refused(
+    alone: pathlib.Path, mode: int
+) -> None:
+    path = alone / "open"
+    path.write_text("secret")
+    path.chmod(mode)
+    with pytest.raises(JobError, match=f"mode {mode:o}.*chmod 600 {path}") as refused:
+        endpoint.find("http://127.0.0.1:1", path)
+    assert "secret" not in str(refused.value)
+    path.chmod(0o400)
+    assert endpoint.find("http://127.0.0.1:1", path).token == "secret"
+
+
+def test_a_network_that_is_trusted_needs_no_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    open_one = "http://10.0.0.1:8265"
+    with pytest.raises(JobError, match="beyond this machine"):
+        endpoint.find(open_one, None)
+    monkeypatch.setenv("PES_TRUSTED_NETWORK", "0")
+    with pytest.raises(JobError, match="beyond this machine"):
+        endpoint.find(open_one, None)
+    monkeypatch.setenv("PES_TRUSTED_NETWORK", "1")
+    assert endpoint.find(open_one, None).token is None
+
+
+def beyond(host: str) -> bool:
+    del host
+    return False
+
+
+def test_a_cluster_that_takes_jobs_from_anybody_is_refused(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_open, is_guarded = serve(200, b'{"ray_version": "0"}'), serve(401, b"")
+    assert endpoint.exposed(is_open) is None  # On this machine alone.
+    monkeypatch.setattr(endpoint, "_loopback", beyond)
+    line = endpoint.exposed(is_open)
+    assert line is not None and "RAY_AUTH_MODE=token" in line
+    assert endpoint.exposed(is_guarded) is None
+    assert endpoint.exposed("http://127.0.0.1:1") is None  # Nobody can tell.
+    assert endpoint.exposed(None) is None
+    monkeypatch.setenv("PES_TRUSTED_NETWORK", "1")
+    assert endpoint.exposed(is_open) is None
+
+
+def test_a_client_with_a_token_does_not_use_a_cluster_that_asks_for_none(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = importlib.metadata.version("ray")
+    address = serve(200, json.dumps({"ray_version": ours}).encode())
+    monkeypatch.setattr(endpoint, "_loopback", beyond)
+    with pytest.raises(JobError, match="takes jobs from anybody"):
+        endpoint.check(Endpoint(address, "secret"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""Staying with jobs, on a cluster that is played."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import pytest
+
+from pes_cluster.cluster.job import Attempt, JobError
+from pes_cluster.cluster.settings import ClusterSettings
+from pes_cluster.ray_backend import waiting
+from pes_cluster.ray_backend.jobs import Entry
+
+ENTRY = Entry({}, pathlib.Path("."), ClusterSettings())
+FIRST = Attempt("a", 1)
+LOST: dict[str, Any] = {"status": "FAILED", "error": "JOB_SUPERVISOR_ACTOR_DIED"}
+RUNNING: dict[str, Any] = {"status": "RUNNING"}
+FINISHED: dict[str, Any] = {"status": "SUCCEEDED", "exit_code": 0}
+FAILED: dict[str, Any] = {"status": "FAILED", "exit_code": 1}
+
+
+class Played:
+    """A cluster whose looks are given: what of the newest attempt; or what is raised."""
+
+    def __init__(self, *looks: dict[str, Any] | JobError | None) -> None:
+        self._looks, self.submitted = list(looks), [FIRST]
+
+    def attempts(self) -> list[Attempt]:
+        look = self._looks.pop(0)
+        if isinstance(look, JobError):
+            raise look
+        if look is None:
+            return []
+        return [dataclasses.replace(self.submitted[-1], **look)]
+
+    def submit(self, attempt: Attempt, entry: Entry) -> None:
+        assert entry is ENTRY
+        self.submitted.append(attempt)
+
+    def log(self, attempt: Attempt) -> str:
+        del attempt
+        return "step 1\npes: the first\npes: sigma: must be positive\n"
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "PERIOD", 0.0)
+
+
+def waited(played: Any, losses: int = 2) -> tuple[Attempt, list[str]]:
+    said: list[str] = []
+    (ended,) = waiting.wait(played, {FIRST: ENTRY}, losses, said.append)
+    return ended, said
+
+
+def test_it_is_said_how_a_job_goes_on_and_ends() -> None:
+    ended, said = waited(Played({}, RUNNING, RUNNING, FINISHED))
+    assert ended.state == "finished"
+    assert said == ["a: waiting", "a: running", "a: finished"]
+
+
+def test_a_job_that_is_lost_goes_on_elsewhere() -> None:
+    played = Played(RUNNING, LOST, RUNNING, FINISHED)
+    ended, said = waited(played)
+    assert (ended.number, ended.state) == (2, "finished")
+    assert [attempt.number for attempt in played.submitted] == [1, 2]
+    assert "a: was lost with its node; goes on, attempt 2" in said
+
+
+def test_a_head_that_forgot_the_job_is_told_again() -> None:
+    played = Played(RUNNING, JobError("no cluster answers"), None, RUNNING, FINISHED)
+    ended, _ = waited(played)
+    assert (ended.number, ended.state) == (2, "finished")
+
+
+def test_a_budget_that_is_used_up_ends_the_wait() -> None:
+    played = Played(LOST, LOST, LOST)
+    ended, said = waited(played, losses=2)
+    assert (ended.number, ended.state) == (3, "failed")
+    assert said[-1].startswith("a: failed")
+
+
+def test_a_job_that_fails_by_itself_is_not_tried_again() -> None:
+    played = Played(RUNNING, FAILED)
+    ended, said = waited(played)
+    assert ended.state == "failed" and len(played.submitted) == 1
+    assert said[-1] == "a: failed (sigma: must be positive)"
+
+
+def test_a_cluster_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "AWAY_SECONDS", 0.0)
+    with pytest.raises(JobError, match="no cluster answers; given up after 0 s"):
+        waited(Played(JobError("no cluster answers")))
