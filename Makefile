@@ -8,10 +8,10 @@ DEMO := pes truncated_es tbptt
 TWO := --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test slow nightly chaos bench check format lock clean
+.PHONY: help install dev demo test slow nightly chaos cluster-test bench check format lock clean
 
 help:  ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -52,6 +52,9 @@ nightly: .venv/.dev  ## Run the longest tests; having none is no failure.
 chaos: .venv/.dev  ## Break hosts under a run in every way; needs root, 25 minutes.
 	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python -m tests.chaos
+
+cluster-test: .venv/.dev  ## Submit jobs to three hosts; needs root, 6 minutes.
+	$(BIN)/python -m pytest -m cluster
 
 bench: .venv/.dev  ## Measure what copies of the blocks cost where nothing fails.
 	$(BIN)/python -m tests.bench.safety

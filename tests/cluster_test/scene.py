@@ -8,14 +8,13 @@
 """
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.hosts.hosts import DISK, LOCAL, Host, Hosts, inner_pid
+from tests.hosts.hosts import DISK, LOCAL, Host, Hosts
 from tests.hosts.ray_nodes import ROOT, RayNodes
 
 WORKERS = ("w1", "w2")
@@ -124,7 +123,7 @@ class Scene:
     """The hosts, their Ray, and the client; a context manager."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         with contextlib.ExitStack() as stack:
             names = ["head", *WORKERS, "client"]
             self.hosts = stack.enter_context(Hosts(names, disk_mb=256))

@@ -20,7 +20,7 @@ FAILED: dict[str, Any] = {"status": "FAILED", "exit_code": 1}
 
 
 class Played:
-    """A cluster whose looks are given: what of the newest attempt; or what is raised."""
+    """A cluster of which every look is given: how the newest attempt stands."""
 
     def __init__(self, *looks: dict[str, Any] | JobError | None) -> None:
         self._looks, self.submitted = list(looks), [FIRST]
