@@ -1,5 +1,6 @@
 """Who is there: shards that own blocks, shards that are starting, hosts to avoid."""
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ from pes_cluster.cluster.scaling import Layout
 from pes_cluster.cluster.transport import Failure, Nodes, Transport
 
 REST_SECONDS = 60.0  # Between attempts at new shards, once one has failed to start.
+NODES_SECONDS = 900.0  # For a node to be added, where one is on demand.
 
 
 class Roster:
@@ -26,8 +28,18 @@ class Roster:
         work: Any,
         deadline: float,
         clock: Callable[[], float],
+        growing: bool = False,
     ) -> None:
-        """`deadline` is the most seconds that a shard may take to build its program."""
+        """Starts with nobody.
+
+        Args:
+            transport: How shards are started.
+            work: What they are told.
+            deadline: The most seconds that a shard may take to build its program.
+            clock: Tells the seconds.
+            growing: Nodes are added for the shards that wait for one.
+        """
+        self._growing = growing
         self._transport, self._clock, self._deadline = transport, clock, deadline
         self.work = work
         self.members: list[Member] = []
@@ -108,9 +120,9 @@ class Roster:
             if self._transport.wait([member.ready], 0):
                 failed = isinstance(self._transport.result(member.ready), Failure)
             else:
-                limit = (
-                    START_SECONDS if self.node_of(member) is None else self._deadline
-                )
+                placing = NODES_SECONDS if self._growing else START_SECONDS
+                placed = self.node_of(member) is not None
+                limit = self._deadline if placed else placing
                 failed = self._clock() - member.began > limit
                 if not failed:
                     continue
@@ -149,7 +161,9 @@ class Roster:
     @property
     def room(self) -> int:
         """How many new shards can be begun now; none soon after one that failed to."""
-        return 0 if self._clock() < self._rest_until else self._space()
+        if self._clock() < self._rest_until:
+            return 0
+        return sys.maxsize if self._growing else self._space()
 
     def _space(self) -> int:
         """How many more shards fit on the hosts that are not to be avoided."""

@@ -41,12 +41,17 @@ class Change:
     drop: int = 0
 
 
-def wanted_shards(asked: int | None, nodes: Nodes, num_blocks: int, now: int) -> int:
+def wanted_shards(
+    asked: int | None, nodes: Nodes, num_blocks: int, now: int, growing: bool = False
+) -> int:
     """The number of shards to aim at: what was asked for, or what the cluster holds.
 
     Never more than there are blocks, nor than there is room for, and at least one. A
-    cluster of which nothing is known, or that is full, changes nothing.
+    cluster of which nothing is known, or that is full, changes nothing. One that is
+    growing makes room for what is asked for.
     """
+    if growing and asked is not None:
+        return max(min(asked, num_blocks), 1)
     room = nodes.slots()
     if room == 0:
         return max(now, 1)

@@ -54,7 +54,9 @@ class ShardPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport, self._settings, self._clock = transport, settings, clock
-        self._roster = Roster(transport, work, settings.step_deadline, clock)
+        self._roster = Roster(
+            transport, work, settings.step_deadline, clock, settings.autoscaling
+        )
         self._calls = Calls(transport, settings.step_deadline, clock)
         buddies = with_buddies(work, settings.snapshots)
         self._copies = Copies(transport, self._calls, buddies, clock)
@@ -407,8 +409,8 @@ class ShardPool:
         self._rebalance(kept, [m for m in ready if m in self._roster.joining])
 
     def _wanted(self, now: int) -> int:
-        nodes = self._roster.nodes
-        return wanted_shards(self._asked_shards, nodes, self.num_blocks, now)
+        nodes, growing = self._roster.nodes, self._settings.autoscaling
+        return wanted_shards(self._asked_shards, nodes, self.num_blocks, now, growing)
 
     def _rebalance(self, kept: list[Member], joined: list[Member]) -> None:
         """Moves blocks so that these shards, and no others, own all of them."""

@@ -5,6 +5,8 @@ from pes_cluster.ray_backend.health import HEALTH
 NODE = HEALTH | {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A job may wait so long for room; after 15 minutes Ray would call it failed.
+    "RAY_JOB_START_TIMEOUT_SECONDS": str(7 * 24 * 3600),
     "RAY_worker_niceness": "0",  # Ray's workers run at nice 15 otherwise.
 }
 

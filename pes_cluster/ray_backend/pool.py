@@ -3,6 +3,7 @@
 import contextlib
 import time
 
+from pes_cluster.cluster.roster import NODES_SECONDS
 from pes_cluster.cluster.settings import ClusterSettings
 from pes_cluster.cluster.shard_pool import ShardPool
 from pes_cluster.cluster.work import Work
@@ -43,21 +44,27 @@ class RayPool(ShardPool):
         """Waits until every shard has its place.
 
         A run that never got its shards is told so in one line; one that has begun
-        treats those that do not start as lost.
+        treats those that do not start as lost. Where nodes are added on demand it
+        begins with those that it got.
         """
-        deadline = time.monotonic() + START_SECONDS
+        growing = self._settings.autoscaling
+        seconds = NODES_SECONDS if growing else START_SECONDS
+        deadline = time.monotonic() + seconds
         waiting = list(self._members)
         while waiting and time.monotonic() < deadline:
             waiting = [m for m in waiting if self._transport.node_of(m.actor) is None]
             time.sleep(0.01 if waiting else 0)
-        if waiting:
+        started = [member for member in self._members if member not in waiting]
+        if waiting and not (growing and started):
             each = self._settings.per_shard
-            started = self.shards - len(waiting)
             raise RayStartError(
-                f"per_shard: {started} of {self.shards} shards started within "
-                f"{START_SECONDS:g} s; each needs a node with {each.num_cpus:g} CPU, "
+                f"per_shard: {len(started)} of {self.shards} shards started within "
+                f"{seconds:g} s; each needs a node with {each.num_cpus:g} CPU, "
                 f"{each.num_gpus:g} GPU free and labels {each.labels}"
             )
+        for member in waiting:
+            self._transport.kill(member.actor)
+        self._roster.settle(started, [])
 
     def _await_built(self) -> None:
         """Refuses a node on which a shard cannot be built: it lacks data, or code.

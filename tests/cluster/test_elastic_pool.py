@@ -9,7 +9,7 @@ from pes_cluster.cluster.settings import ClusterSettings
 from pes_cluster.cluster.shard_pool import ShardPool
 from pes_cluster.core.trees import sha256
 
-from .befallen import HOSTS, RUN, Run, announce, calm, crash, hang, join
+from .befallen import HOSTS, RUN, Run, announce, calm, crash, cut, hang, join
 from .scripted import OPTIMIZER, Scripted, drive, work
 from .scripted_transport import Process, ScriptedTransport, once
 
@@ -62,6 +62,29 @@ def test_new_shards_that_do_not_start_do_not_hold_the_run_up(
     run = Run(tmp_path, hosts={"a": 1}, shards=3)
     assert run.bits == calm()
     assert run.pool.shards == 1
+
+
+@pytest.mark.parametrize("autoscaling", [True, False])
+def test_a_lost_node_is_asked_for_where_nodes_are_added_on_demand(
+    tmp_path: pathlib.Path, autoscaling: bool
+) -> None:
+    waiting: list[int] = []
+
+    def add(cluster: ScriptedTransport, process: Process) -> None:
+        del process
+        waiting.append(len([one for one in cluster.shards() if one.node is None]))
+        cluster.join("d")
+
+    hooks = [
+        once(cut, "advance", step=9, host="b"),
+        once(add, "advance", step=14),
+    ]
+    hosts = {"a": 1, "b": 1, "c": 1}
+    run = Run(tmp_path, *hooks, hosts=hosts, shards=3, autoscaling=autoscaling)
+    assert run.bits == calm()
+    assert waiting == [1 if autoscaling else 0]
+    assert run.kinds() == ["lost", "recovered", "joined", "moved"]
+    assert run.pool.shards == 3
 
 
 def test_fewer_shards_on_demand(tmp_path: pathlib.Path) -> None:

@@ -54,14 +54,14 @@ class Client:
         path.write_text(text)
         path.chmod(mode)
 
-    def pes(self, *words: object, token: str = "token") -> tuple[int, str]:
+    def pes(self, *words: object, token: str = "token", **env: str) -> tuple[int, str]:
         """Runs a command; its status, and what it printed."""
-        command = self.start(*words, token=token)
+        command = self.start(*words, token=token, **env)
         return command.status(), command.said()
 
-    def start(self, *words: object, token: str = "token") -> "Running":
+    def start(self, *words: object, token: str = "token", **env: str) -> "Running":
         """Starts a command."""
-        env = self._env | ({"RAY_AUTH_TOKEN_PATH": token} if token else {})
+        env = self._env | env | ({"RAY_AUTH_TOKEN_PATH": token} if token else {})
         python = [sys.executable, "-m", "pes_cluster", *map(str, words)]
         return Running(self, self._host, [f"--chdir={LOCAL}/user", *python], env)
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from pes_cluster.ray_backend.environment import DRIVER
@@ -59,18 +60,23 @@ class RayNodes:
             file.write(secrets.token_hex(32))
 
     def start_head(
-        self, host: str = "head", dashboard: bool = False, **env: str
+        self,
+        host: str = "head",
+        dashboard: bool = False,
+        flags: Sequence[str] = (),
+        **env: str,
     ) -> Node:
         """Starts the head, with no CPU for anybody's work.
 
         Args:
             host: Where.
             dashboard: Whether jobs are taken, from the other hosts too.
+            flags: Of `ray start`, besides.
             env: Of its processes, besides what all nodes have.
         """
         ip = self._hosts[host].ip
         self.address, self.board = f"{ip}:{PORT}", f"http://{ip}:{BOARD}"
-        flags = ["--head", f"--port={PORT}"]
+        flags = ["--head", f"--port={PORT}", *flags]
         if dashboard:
             flags += [f"--dashboard-host={ip}", f"--dashboard-port={BOARD}"]
         else:
