@@ -20,7 +20,7 @@ from tests.hosts.ray_nodes import ROOT, RayNodes
 WORKERS = ("w1", "w2")
 CPUS, DRIVERS = 6, 8
 RUNS = f"{DISK}/runs"
-PATIENCE = 90.0
+PATIENCE = 120.0
 
 
 class Client:

@@ -13,7 +13,7 @@ from tests.cluster_test.test_jobs import toy
 from tests.hosts.hosts import Hosts, lacking
 from tests.hosts.ray_nodes import RayNodes
 
-pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.timeout(300)]
 
 TRUST = {"PES_TRUSTED_NETWORK": "1"}
 # A node of two CPUs appears, on the same host, for whatever waits for one.

@@ -21,7 +21,7 @@ from tests.cluster_test.scene import WORKERS, Scene, soon
 from tests.hosts.namespace import await_gone
 from tests.hosts.ray_nodes import ROOT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.timeout(400)]
 
 LONG = 10_000_000  # Outer steps of what is stopped.
 ONE_EACH: dict[str, Any] = {"pool": "ray", "shards": 2, "per_shard": {"num_cpus": 4}}
@@ -91,6 +91,12 @@ def steps(scene: Scene, name: str) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
+def particles(scene: Scene, name: str) -> int:
+    """Those of the last outer step that is whole in the metrics."""
+    lines = (scene.runs / name / "metrics.jsonl").read_text().split("\n")
+    return json.loads(lines[-2])["particles"]
+
+
 def test_only_the_token_opens_it(scene: Scene) -> None:
     client, jobs = scene.client, f"{scene.nodes.board}/api/jobs/"
     assert client.curl(jobs) == client.curl(jobs, "POST") == 401
@@ -147,10 +153,11 @@ def test_a_group_is_followed_scaled_killed_stopped_resumed_and_compared(
 
     assert soon(lambda: steps(scene, pes) > 20)
     assert soon(lambda: all(scene.nodes.shards(worker) for worker in WORKERS))
-    assert client.pes("scale", pes, "--particles", "401")[0] == 1
     code, said = client.pes("scale", pes, "--particles", "400")
     assert code == 0 and said.startswith(f"{pes}: scaled to particles 400 after")
-    client.until("400", "status", pes)
+    assert soon(lambda: particles(scene, pes) == 400)
+    (row,) = [x for x in client.pes("status", pes)[1].splitlines() if pes in x]
+    assert " 400 " in row and "running" in row
 
     assert followed.status() == 0 and "sdk.py" not in followed.said()
     for words in ("was killed by signal 9", "restart 1 of", "step 400/400"):
