@@ -25,6 +25,7 @@ from pes_cluster.ray_backend.room import Offer
 
 ADDRESS = "PES_ADDRESS"
 TRUSTED = "PES_TRUSTED_NETWORK"  # Set: who reaches the cluster may use it.
+MOST_NODES = 10_000  # As many as Ray lists in one answer; unasked it lists 100.
 _TOKEN, _TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -135,7 +136,7 @@ def offers(endpoint: Endpoint) -> list[Offer]:
     Raises:
         JobError: The cluster does not tell.
     """
-    answer = get(endpoint, "/api/v0/nodes?detail=1")
+    answer = get(endpoint, f"/api/v0/nodes?detail=1&limit={MOST_NODES}")
     try:
         found = answer["data"]["result"]["result"]
         return [_offer(one) for one in found if one["state"] == "ALIVE"]

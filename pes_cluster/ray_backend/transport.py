@@ -133,13 +133,14 @@ class RayTransport:
         """
         try:
             line: Any = ray.get(self._builds[_name(actor)], timeout=timeout)
+        except RayTaskError as error:  # It could not even load what it was told.
+            line = one_line(error.cause)
         except RayActorError as error:
             return unimported(str(error))
         except RayError:
             return None
-        return (
-            line and f"node {name_of(self.node_of(actor))} cannot hold shards: {line}"
-        )
+        node = name_of(self.node_of(actor))
+        return f"node {node} cannot hold shards: {line}" if line else None
 
     def node_of(self, actor: Actor) -> str | None:
         """See `Transport`."""

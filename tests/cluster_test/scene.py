@@ -78,16 +78,6 @@ class Client:
         )
         return int(self._host.run(sys.executable, "-c", program, url, method, token))
 
-    def until(self, words: str, *command: str, seconds: float = PATIENCE) -> str:
-        """Asks until it is told these words."""
-        end, said = time.monotonic() + seconds, ""
-        while time.monotonic() < end:
-            said = self.pes(*command)[1]
-            if words in said:
-                return said
-            time.sleep(0.5)
-        raise AssertionError(f"{words!r} is not in {said!r}")
-
 
 class Running:
     """A command that runs; what it prints is read as it comes."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster_test.scene import Client, soon
+from tests.cluster_test.scene import PATIENCE, Client, soon
 from tests.cluster_test.test_jobs import toy
 from tests.hosts.hosts import Hosts, lacking
 from tests.hosts.ray_nodes import RayNodes
@@ -52,7 +52,7 @@ class Open:
 
     def __init__(self, hosts: Hosts, folder: Path) -> None:
         self.nodes = RayNodes(hosts, folder, folder)
-        self.nodes.env |= {"RAY_AUTH_MODE": "disabled", "PES_RUNS": "/srv/runs"}
+        self.nodes.env |= {"RAY_AUTH_MODE": "disabled", "PES_RUNS": "/srv/runs"} | TRUST
         file = folder / "on_demand.json"
         file.write_text(json.dumps(ON_DEMAND))
         fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
@@ -60,15 +60,17 @@ class Open:
         flags = [f"--autoscaling-config={file}"]
         self.nodes.start_head("head", True, flags, **fake, **old)
         self.nodes.await_started("head")
-        self.host, self.runs = hosts["head"], hosts.disk() / "runs"
+        self.host, self._log = hosts["head"], folder / "run.log"
         self.client = Client(hosts["client"], self.nodes.board, "any", folder)
         self.client.write("pes.yaml", toy("pes", 100, pool="ray", shards=4))
 
-    def run(self, *words: str, **env: str) -> str:
-        """What `pes` prints on the head's host; raises where it ends badly."""
+    def run(self, *words: str, **env: str) -> tuple[int, str]:
+        """Runs a command on the head's host; its status, and what it printed."""
         python = [sys.executable, "-m", "pes_cluster", *words]
         named = {"RAY_ADDRESS": self.nodes.address} | env
-        return self.host.run(*python, env=self.nodes.env | named)
+        with self._log.open("wb") as output:
+            process = self.host.start(python, self.nodes.env | named, output)
+        return process.wait(PATIENCE), self._log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +88,11 @@ def test_a_cluster_that_anybody_can_use_is_refused(elsewhere: Open) -> None:
         code, said = client.pes("submit", "pes.yaml", token=token)
         assert code == 1 and words in said and said.count("\n") == 1
     (elsewhere.host.path("/run") / "pes.yaml").write_text(toy("pes", 2, pool="ray"))
-    with pytest.raises(OSError, match="takes jobs from anybody who reaches it; start"):
-        elsewhere.run("run", "/run/pes.yaml", "--run-dir", "/srv/refused")
+    command = ("run", "/run/pes.yaml", "--run-dir", "/srv/refused")
+    code, said = elsewhere.run(*command, PES_TRUSTED_NETWORK="0")
+    assert code == 2 and said.startswith("pes: cluster.pool: the cluster's dashboard")
+    assert "takes jobs from anybody who reaches it; start" in said
+    assert said.count("\n") == 1
     assert not elsewhere.host.path("/srv/refused").exists()
 
 
@@ -98,6 +103,6 @@ def test_nodes_that_come_on_demand_are_waited_for(elsewhere: Open) -> None:
     assert code == 1 and "4 with 1 CPU each need 4 CPU, the cluster has 0" in said
     more = ("cluster.autoscaling=true", "--wait")
     waits = client.start(*words, *more, **TRUST)
-    assert soon(lambda: len(elsewhere.nodes.shards("head")) == 4)
+    assert soon(lambda: len(elsewhere.nodes.shards("head")) == 4), waits.said()
     assert waits.status() == 0
     assert waits.said().splitlines()[-1] == "grown: finished"

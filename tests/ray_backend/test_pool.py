@@ -178,6 +178,28 @@ def test_an_error_of_the_users_task_comes_back_with_its_message(user_folder):
     assert "\n" not in lost.reason
 
 
+def test_a_node_on_which_a_shard_cannot_be_built_is_named_at_the_start(
+    user_folder, monkeypatch
+):
+    monkeypatch.setenv("BOUND_DATA", "here")  # And in no shard.
+    task = importlib.import_module("my_tasks").Bound()
+    with pytest.raises(RayStartError) as refused:
+        RayPool(Work(task, PES(10, 5, 0.1), 0), settings(2))
+    line, node = str(refused.value), ray.nodes()[0]["NodeManagerAddress"]
+    assert line.startswith("per_shard: node ") and f"({node}) cannot hold" in line
+    assert line.endswith("FileNotFoundError: /data/bound: is not here")
+
+
+def test_an_actor_that_cannot_be_imported_tells_of_its_node():
+    said = (
+        "ray::ShardProcess.__init__ (pid=7, ip=10.0.0.9, actor_id=1)\n"
+        "ModuleNotFoundError: No module named 'pes_cluster.ray_backend'"
+    )
+    line = transport.unimported(said)
+    assert line is not None and line.startswith("node 10.0.0.9 has no pes_cluster")
+    assert transport.unimported("ModuleNotFoundError: No module named 'x'") is None
+
+
 def test_an_error_that_cannot_be_sent_is_the_tasks_own_all_the_same(user_folder):
     task = importlib.import_module("my_tasks").Jammed()
     work = Work(task, PES(10, 5, 0.1), 0)
@@ -223,7 +245,8 @@ def test_more_gpus_than_there_are_is_refused_in_one_line():
         RayPool(WORK, settings(3, num_gpus=1))
     assert str(caught.value) == (
         "shards: 3 with 1 GPU each need 3 GPU, the cluster has 2; lower "
-        "cluster.shards or cluster.per_shard.num_gpus"
+        "cluster.shards or cluster.per_shard.num_gpus, or set "
+        "cluster.autoscaling=true where nodes are added on demand"
     )
 
 
