@@ -84,7 +84,8 @@ class Jobs:
             line = lacking(cluster, offers)
             if line is not None:
                 raise JobError(f"cluster.{line}")
-        return placed(offers)
+        # Those that compute themselves ask for CPUs, and go where some are.
+        return placed(offers) if any(one.pool == "ray" for one in clusters) else None
 
     def submit(self, attempt: Attempt, entry: Entry) -> None:
         """Submits an attempt; returns when the cluster has taken it."""

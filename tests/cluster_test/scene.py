@@ -66,17 +66,19 @@ class Client:
         return Running(self, self._host, [f"--chdir={LOCAL}/user", *python], env)
 
     def curl(self, url: str, method: str = "GET", token: str = "") -> int:
-        """The HTTP status that a request without our client gets."""
+        """The HTTP status of a request without `pes`; the token is a file's."""
         program = (
             "import sys, urllib.request, urllib.error\n"
             "url, method, token = sys.argv[1:]\n"
-            "headers = {'Authorization': f'Bearer {token}'} if token else {}\n"
+            "held = open(token).read() if token else ''\n"
+            "headers = {'Authorization': f'Bearer {held}'} if held else {}\n"
             "body = b'{\"entrypoint\": \"true\"}' if method == 'POST' else None\n"
             "ask = urllib.request.Request(url, body, headers, method=method)\n"
             "try: print(urllib.request.urlopen(ask, timeout=10).status)\n"
             "except urllib.error.HTTPError as error: print(error.code)\n"
         )
-        return int(self._host.run(sys.executable, "-c", program, url, method, token))
+        path = f"{LOCAL}/user/{token}" if token else ""
+        return int(self._host.run(sys.executable, "-c", program, url, method, path))
 
 
 class Running:
