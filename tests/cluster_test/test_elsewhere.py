@@ -19,7 +19,12 @@ TRUST = {"PES_TRUSTED_NETWORK": "1"}
 # A node of two CPUs appears, on the same host, for whatever waits for one.
 ON_DEMAND: dict[str, Any] = {
     "cluster_name": "on_demand",
-    "provider": {"type": "fake_multinode"},
+    "provider": {
+        "type": "fake_multinode",
+        "use_node_id_as_ip": True,  # They share one.
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    },
     "max_workers": 2,
     "upscaling_speed": 10.0,
     "idle_timeout_minutes": 5,
