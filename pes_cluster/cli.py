@@ -19,7 +19,14 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pes_cluster import __version__, blame, compare, job_commands, runner
+from pes_cluster import (
+    __version__,
+    blame,
+    compare,
+    job_commands,
+    runner,
+    status_command,
+)
 from pes_cluster.cluster.control import (
     Command,
     CommandError,
@@ -31,7 +38,7 @@ from pes_cluster.cluster.job import JobError
 from pes_cluster.config import recipes, run_config
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.core.task import TaskError
-from pes_cluster.job_commands import Address, TokenFile
+from pes_cluster.job_commands import Address, TokenFile, directory_of
 from pes_cluster.metrics.progress import reporter
 from pes_cluster.ray_backend.service import ServiceError
 from pes_cluster.run_directory import (
@@ -98,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 job_commands.register(app)
+app.command("status")(status_command.status)
 
 
 @app.callback(invoke_without_command=True)
@@ -134,7 +142,7 @@ def resume_command(
     run: RunDir, address: Address = None, token_file: TokenFile = None
 ) -> int:
     """Continue a run from its newest checkpoint."""
-    path = _directory(run, address)
+    path = directory_of(run, address)
     if path is None:
         job_commands.resume_job(run, address, token_file)
         return 0
@@ -174,7 +182,7 @@ def scale_command(
 ) -> int:
     """Change a live run's number of particles or shards."""
     command = Scale(particles, shards)
-    path = _directory(run, address)
+    path = directory_of(run, address)
     if path is None:
         job_commands.ask_job(run, command, wait, address, token_file)
         return 0
@@ -189,7 +197,7 @@ def stop_command(
     token_file: TokenFile = None,
 ) -> int:
     """Stop a live run at its next step, with a checkpoint."""
-    path = _directory(run, address)
+    path = directory_of(run, address)
     if path is None:
         job_commands.stop_job(run, address, token_file)
         return 0
@@ -213,7 +221,7 @@ def compare_command(
     token_file: TokenFile = None,
 ) -> None:
     """Compare runs in a table and a chart, or the jobs of a group in a table."""
-    paths = [_directory(run, address) for run in runs]
+    paths = [directory_of(run, address) for run in runs]
     if len(paths) == 1 and paths[0] is None:
         job_commands.compare_jobs(runs[0], address, token_file)
         return
@@ -262,18 +270,6 @@ def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
         case "failed":
             print(f"pes: {result.error}", file=sys.stderr)
             return RESUMABLE if result.resumable else FAILED
-
-
-def _directory(run: str, address: str | None) -> pathlib.Path | None:
-    """The directory that a run is named by; None: it is a job's or a group's name.
-
-    What is there, or looks like a path, is one; else what a cluster is named for, or
-    where one is up, is a job.
-    """
-    path = pathlib.Path(run)
-    if address is None and (path.exists() or len(path.parts) != 1):
-        return path
-    return None if address or job_commands.cluster_is_named() else path
 
 
 def _ask(run_dir: pathlib.Path, command: Command, seconds: float) -> int:

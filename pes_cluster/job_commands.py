@@ -27,7 +27,7 @@ from pes_cluster.cluster.job import (
     named,
     newest,
 )
-from pes_cluster.cluster.status import RunStatus, seconds_left
+from pes_cluster.cluster.status import RunStatus
 from pes_cluster.config import run_config
 from pes_cluster.config.run_config import RunConfig
 from pes_cluster.ray_backend import endpoint, service
@@ -104,7 +104,7 @@ def submit(
     overrides = [word for word in configs if "=" in word]
     loaded = [run_config.load(pathlib.Path(file), overrides) for file in files]
     wanted = _names(loaded, group, name)
-    jobs = _jobs(address, token_file)
+    jobs = client(address, token_file)
     there = newest(jobs.attempts())
     # All or none: what can be refused is refused before the first is submitted.
     attempts = [
@@ -127,24 +127,12 @@ def submit(
 def list_jobs(address: Address = None, token_file: TokenFile = None) -> None:
     """List the jobs of a cluster."""
     table = _table("job", "group", "state", "attempts", "began", "seconds")
-    for attempt in newest(_jobs(address, token_file).attempts()).values():
+    for attempt in newest(client(address, token_file).attempts()).values():
         began = "-" if attempt.began is None else time.ctime(attempt.began)
         seconds = _short(_seconds(attempt))
         row = (attempt.name, attempt.group or "-", attempt.state)
         table.add_row(*row, str(attempt.number), began, seconds)
     _console().print(table)
-
-
-def status(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
-    address: Address = None,
-    token_file: TokenFile = None,
-) -> None:
-    """Show how jobs stand; by default all."""
-    jobs = _jobs(address, token_file)
-    there = newest(jobs.attempts())
-    chosen = [named(there, name) for name in names] if names else list(there.values())
-    _console().print(status_table(_rows(jobs, chosen), time.time()))
 
 
 def logs(
@@ -156,7 +144,7 @@ def logs(
     """Print what a job has printed."""
     from pes_cluster.ray_backend.jobs import advice
 
-    jobs = _jobs(address, token_file)
+    jobs = client(address, token_file)
     attempt = named(newest(jobs.attempts()), name)
     parts = jobs.follow(attempt) if follow else [jobs.log(attempt)]
     line = None
@@ -168,7 +156,7 @@ def logs(
 
 def stop_job(name: str, address: str | None, token_file: pathlib.Path | None) -> None:
     """Stops a job, with a checkpoint, and says how it ended."""
-    jobs = _jobs(address, token_file)
+    jobs = client(address, token_file)
     attempt = named(newest(jobs.attempts()), name)
     if not attempt.live:
         raise JobError(f"{name}: is not running ({attempt.state})")
@@ -178,7 +166,7 @@ def stop_job(name: str, address: str | None, token_file: pathlib.Path | None) ->
 
 def resume_job(name: str, address: str | None, token_file: pathlib.Path | None) -> None:
     """Submits a job again, as it was, to go on from its newest checkpoint."""
-    jobs = _jobs(address, token_file)
+    jobs = client(address, token_file)
     before = named(newest(jobs.attempts()), name)
     if before.live:
         raise JobError(f"{name}: is {before.state} already")
@@ -201,7 +189,7 @@ def ask_job(
     Raises:
         JobError: It refuses, or does not answer in time.
     """
-    jobs = _jobs(address, token_file)
+    jobs = client(address, token_file)
     attempt = named(newest(jobs.attempts()), name)
     if not attempt.live:
         raise JobError(f"{name}: is not running ({attempt.state})")
@@ -217,7 +205,7 @@ def compare_jobs(
     group: str, address: str | None, token_file: pathlib.Path | None
 ) -> None:
     """Shows the jobs of a group side by side, best first."""
-    jobs = _jobs(address, token_file)
+    jobs = client(address, token_file)
     chosen = grouped(newest(jobs.attempts()), group)
     _console().print(comparison_table(_rows(jobs, chosen)))
 
@@ -240,29 +228,6 @@ def job(name: Name) -> int:
     return code
 
 
-def status_table(rows: list[Row], now: float) -> Table:
-    """How jobs stand, a row each."""
-    headings = ("job", "state", "step", "loss", "eval loss", "particles", "shards")
-    table = _table(*headings, "recovered", "saved", "steps/s", "left")
-    for attempt, seen in rows:
-        first = (attempt.name, attempt.state)
-        if seen is None:
-            table.add_row(*first, *["-"] * 9)
-            continue
-        saved = None if seen.checkpoint_time is None else now - seen.checkpoint_time
-        left = seconds_left(seen)
-        table.add_row(
-            *first,
-            f"{seen.outer_step}/{seen.outer_steps}",
-            *map(_short, (seen.loss, seen.eval_loss, seen.particles, seen.shards)),
-            *map(_short, (seen.recovered,)),
-            "-" if saved is None else f"{saved:.0f} s ago",
-            _short(seen.steps_per_second),
-            "-" if left is None else f"{left:.0f} s",
-        )
-    return table
-
-
 def comparison_table(rows: list[Row]) -> Table:
     """Jobs side by side: the least loss first, those without one last."""
     table = _table(
@@ -280,6 +245,31 @@ def comparison_table(rows: list[Row]) -> Table:
     return table
 
 
+def client(address: str | None, token_file: pathlib.Path | None) -> "Jobs":
+    """A client of the cluster that is meant.
+
+    Raises:
+        JobError: None is, or it does not answer, or refuses.
+    """
+    found = endpoint.find(address, token_file)
+    endpoint.check(found)  # Before Ray is loaded, which takes seconds.
+    from pes_cluster.ray_backend.jobs import Jobs
+
+    return Jobs(found)
+
+
+def directory_of(run: str, address: str | None) -> pathlib.Path | None:
+    """The directory that a run is named by; None: it is a job's or a group's name.
+
+    What is there, or looks like a path, is one; else what a cluster is named for, or
+    where one is up, is a job.
+    """
+    path = pathlib.Path(run)
+    if address is None and (path.exists() or len(path.parts) != 1):
+        return path
+    return None if address or cluster_is_named() else path
+
+
 def cluster_is_named() -> bool:
     """Whether commands without an address know a cluster."""
     return bool(os.environ.get(endpoint.ADDRESS)) or service.running() is not None
@@ -292,20 +282,11 @@ def register(app: typer.Typer) -> None:
         "down": down,
         "submit": submit,
         "list": list_jobs,
-        "status": status,
         "logs": logs,
     }
     for name, command in commands.items():
         app.command(name)(command)
     app.command("job", hidden=True)(job)
-
-
-def _jobs(address: str | None, token_file: pathlib.Path | None) -> "Jobs":
-    found = endpoint.find(address, token_file)
-    endpoint.check(found)  # Before Ray is loaded, which takes seconds.
-    from pes_cluster.ray_backend.jobs import Jobs
-
-    return Jobs(found)
 
 
 def _names(loaded: list[RunConfig], group: str, name: str | None) -> list[str]:

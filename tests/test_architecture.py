@@ -94,6 +94,23 @@ def test_package_and_numerics_import_neither_ray_nor_matplotlib():
     assert done.stdout.split() == []
 
 
+def test_what_asks_a_driver_loads_nothing_that_computes():
+    heavy = ("jax", "optax", "matplotlib", "numpy", "fsspec", "pydantic", "rich")
+    program = (
+        "import sys\n"
+        "import pes_cluster.ray_backend.inquiry\n"
+        f"print(*sorted({set(heavy)} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == []
+
+
 def test_files_are_short():
     lines = {
         name(path): len(path.read_text(encoding="utf-8").splitlines())

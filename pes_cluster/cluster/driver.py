@@ -20,7 +20,7 @@ from pes_cluster.cluster.commands import Commands
 from pes_cluster.cluster.engine import Engine, Measured
 from pes_cluster.cluster.events import Event, Field
 from pes_cluster.cluster.leaves import LeavesError, from_arrays, to_arrays
-from pes_cluster.cluster.ledger import Ledger
+from pes_cluster.cluster.ledger import Ledger, Shards
 from pes_cluster.cluster.manifest import MANIFEST, Manifest, Part
 from pes_cluster.cluster.phases import (
     Attempt,
@@ -176,7 +176,7 @@ class Driver:
         self._state, seen = advanced
         for one in seen:
             self._outer_step += 1
-            shards = self._engine.shards
+            shards = Shards(self._engine.shards, self._engine.shards_target)
             plan.on_record(self._ledger.record(self._outer_step, one, shards))
         failure = self._diverged(outer_step, seen)
         if failure is None and self._outer_step < plan.outer_steps:

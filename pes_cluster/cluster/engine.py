@@ -49,6 +49,11 @@ class Engine(Protocol):
         """How many shards own blocks now."""
         ...
 
+    @property
+    def shards_target(self) -> int:
+        """How many are aimed at, the lost ones included."""
+        ...
+
     def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
         """Hands out the blocks; again, where the run falls back to a checkpoint."""
         ...
@@ -111,6 +116,11 @@ class PoolEngine:
     def shards(self) -> int:
         """How many shards own blocks now."""
         return self._pool.shards
+
+    @property
+    def shards_target(self) -> int:
+        """See `Engine`."""
+        return self._pool.shards_target
 
     def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
         """See `Engine`."""

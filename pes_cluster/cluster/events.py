@@ -18,6 +18,7 @@ failed                  reason
 import dataclasses
 import json
 import time
+from typing import Any
 
 Field = str | int | float
 
@@ -46,3 +47,17 @@ class Event:
             "outer_step": self.outer_step,
         }
         return json.dumps(head | self.fields)
+
+
+def from_line(fields: dict[str, Any]) -> Event:
+    """Returns the event of a line of `events.jsonl`.
+
+    Raises:
+        ValueError: It is no event's.
+    """
+    rest = dict(fields)
+    try:
+        kind, outer_step = str(rest.pop("event")), int(rest.pop("outer_step"))
+        return Event(kind, outer_step, rest, float(rest.pop("time")))
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("not an event") from None

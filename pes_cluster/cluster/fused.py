@@ -48,6 +48,11 @@ class FusedEngine:
         """See `Engine`."""
         return 1
 
+    @property
+    def shards_target(self) -> int:
+        """See `Engine`."""
+        return 1
+
     def __init__(
         self, work: Work, optimizer: outer.Optimizer, run: RunSettings, fuse: int
     ) -> None:

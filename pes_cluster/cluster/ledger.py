@@ -1,10 +1,18 @@
 """What a run has cost and suffered so far, over all its sittings."""
 
 import time
+from typing import NamedTuple
 
 from pes_cluster.cluster.engine import Measured
 from pes_cluster.cluster.events import Event
 from pes_cluster.metrics.record import StepRecord
+
+
+class Shards(NamedTuple):
+    """How many shards own blocks, and how many are aimed at."""
+
+    alive: int
+    target: int
 
 
 class Ledger:
@@ -39,11 +47,12 @@ class Ledger:
             self._recovered += 1
             self._replayed += int(event.fields.get("replayed", 0))
 
-    def record(self, outer_step: int, seen: Measured, shards: int) -> StepRecord:
+    def record(self, outer_step: int, seen: Measured, shards: Shards) -> StepRecord:
         """Charges an outer step and returns its record."""
         self.inner_steps += seen.inner_steps
         cluster = {
-            "shards": shards,
+            "shards": shards.alive,
+            "shards_target": shards.target,
             "recovered": self._recovered,
             "replayed": self._replayed,
         }

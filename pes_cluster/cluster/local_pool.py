@@ -33,6 +33,11 @@ class LocalPool:
         """How many shards own blocks."""
         return len(self._shards)
 
+    @property
+    def shards_target(self) -> int:
+        """How many are aimed at; none of them is ever lost."""
+        return len(self._shards)
+
     def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
         """See `Pool`."""
         check_blocks(blocks, self.num_blocks)

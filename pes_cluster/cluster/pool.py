@@ -49,6 +49,11 @@ class Pool(Protocol):
         """How many shards own blocks now."""
         ...
 
+    @property
+    def shards_target(self) -> int:
+        """How many are aimed at, the lost ones included."""
+        ...
+
     def restore(self, blocks: dict[int, Arrays] | None, next_step: int) -> Lost | None:
         """Hands the blocks to the shards: saved ones, or (None) fresh ones."""
         ...

@@ -41,6 +41,15 @@ class Change:
     drop: int = 0
 
 
+def target_shards(asked: int | None, nodes: Nodes, num_blocks: int, now: int) -> int:
+    """The number of shards that the run is meant to have, room for them or not.
+
+    What was asked for, else what the cluster holds; never more than there are blocks.
+    """
+    aimed = max(nodes.slots() or now, 1) if asked is None else asked
+    return min(aimed, num_blocks)
+
+
 def wanted_shards(
     asked: int | None, nodes: Nodes, num_blocks: int, now: int, growing: bool = False
 ) -> int:

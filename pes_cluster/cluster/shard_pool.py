@@ -29,7 +29,7 @@ from pes_cluster.cluster.members import (
 )
 from pes_cluster.cluster.pool import Lost, Scored
 from pes_cluster.cluster.roster import Roster
-from pes_cluster.cluster.scaling import change, wanted_shards
+from pes_cluster.cluster.scaling import change, target_shards, wanted_shards
 from pes_cluster.cluster.settings import ClusterSettings
 from pes_cluster.cluster.transport import Failure, Transport
 from pes_cluster.cluster.work import Work
@@ -74,6 +74,13 @@ class ShardPool:
     def shards(self) -> int:
         """How many shards own blocks now."""
         return len(self._members)
+
+    @property
+    def shards_target(self) -> int:
+        """How many are aimed at, the lost ones included."""
+        return target_shards(
+            self._asked_shards, self._roster.nodes, self.num_blocks, self.shards
+        )
 
     # --- What a pool does -------------------------------------------------------------
 

@@ -22,6 +22,7 @@ class RunStatus:
         eval_loss: The last evaluation's.
         particles: Behind the last estimate.
         shards: Alive at the last step.
+        shards_target: Aimed at then, the lost ones included.
         recovered: Losses that were made good, so far.
         inner_steps: Charged so far.
         wall_seconds: Over all sittings.
@@ -38,6 +39,7 @@ class RunStatus:
     eval_loss: float | None = None
     particles: int | None = None
     shards: int | None = None
+    shards_target: int | None = None
     recovered: int = 0
     inner_steps: int = 0
     wall_seconds: float = 0.0
@@ -57,17 +59,32 @@ def from_json(text: str) -> RunStatus:
     Raises:
         ValueError: It is no status.
     """
-    known = {field.name for field in dataclasses.fields(RunStatus)}
     try:
-        fields = json.loads(text).items()
-        return RunStatus(**{name: value for name, value in fields if name in known})
+        return _from_fields(json.loads(text))
     except (AttributeError, TypeError, ValueError):
         raise ValueError("not a status") from None
 
 
+def all_from_json(text: str) -> list[RunStatus]:
+    """Returns the statuses of a line that holds several.
+
+    Raises:
+        ValueError: Some are none.
+    """
+    try:
+        return [_from_fields(fields) for fields in json.loads(text)]
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError("not statuses") from None
+
+
+def _from_fields(fields: dict[str, Any]) -> RunStatus:
+    known = {field.name for field in dataclasses.fields(RunStatus)}
+    return RunStatus(**{n: value for n, value in fields.items() if n in known})
+
+
 def after_record(status: RunStatus, record: StepRecord) -> RunStatus:
     """The status after an outer step."""
-    shards, recovered = record.extra.get("shards"), record.extra.get("recovered", 0)
+    extra = record.extra
     return dataclasses.replace(
         status,
         phase="running",
@@ -75,8 +92,9 @@ def after_record(status: RunStatus, record: StepRecord) -> RunStatus:
         loss=record.loss,
         eval_loss=status.eval_loss if record.eval_loss is None else record.eval_loss,
         particles=record.particles,
-        shards=None if shards is None else int(shards),
-        recovered=int(recovered),
+        shards=_whole(extra.get("shards")),
+        shards_target=_whole(extra.get("shards_target")),
+        recovered=int(extra.get("recovered", 0)),
         inner_steps=record.inner_steps,
         wall_seconds=record.wall_seconds,
     )
@@ -100,6 +118,10 @@ def seconds_left(status: RunStatus) -> float | None:
     if status.phase != "running" or not status.steps_per_second:
         return None
     return (status.outer_steps - status.outer_step) / status.steps_per_second
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def _finite(value: Any) -> Any:

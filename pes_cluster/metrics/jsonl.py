@@ -17,6 +17,9 @@ from typing import Any, Self
 
 Line = dict[str, Any]
 
+# Bytes at the end of a file: some hundred lines, and all that is ever searched.
+TAILS = (2**16, 2**20, 2**26)
+
 _log = logging.getLogger(__name__)
 
 
@@ -134,6 +137,33 @@ def read(path: pathlib.Path) -> list[Line]:
     return [record for record in found if "outer_step" in record]
 
 
+def tail(path: pathlib.Path, size: int = TAILS[0]) -> list[Line]:
+    """Returns the last records of a run, in order: those of so many bytes at the end.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    found = (_parsed(line) for line in _last_lines(path, size).splitlines())
+    return [record for record in found if "outer_step" in record]
+
+
+def last_with(path: pathlib.Path, name: str) -> Line:
+    """Returns the last record with a field, sought from the end; an empty one: none.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    for size in TAILS:
+        data = _last_lines(path, size)
+        found = data.rfind(f'"{name}":'.encode())
+        if found >= 0:
+            start = data.rfind(b"\n", 0, found) + 1
+            return _parsed(data[start:].split(b"\n", 1)[0])
+        if len(data) < size // 2:
+            break  # That was the whole file.
+    return {}
+
+
 @contextlib.contextmanager
 def _mapped(path: pathlib.Path) -> Iterator[bytes | mmap.mmap]:
     """A file's bytes, of which only those that are asked for are read."""
@@ -143,6 +173,18 @@ def _mapped(path: pathlib.Path) -> Iterator[bytes | mmap.mmap]:
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
+
+
+def _last_lines(path: pathlib.Path, size: int) -> bytes:
+    """The whole lines among a file's last bytes.
+
+    Read, not mapped: a live run may cut its file meanwhile.
+    """
+    with path.open("rb") as file:
+        start = max(file.seek(0, os.SEEK_END) - size, 0)
+        file.seek(start)
+        data = file.read(size)
+    return data[data.find(b"\n") + 1 :] if start else data
 
 
 def _end(path: pathlib.Path, keep: Callable[[bytes], bool]) -> int:

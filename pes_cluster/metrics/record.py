@@ -44,6 +44,24 @@ class StepRecord:
         )
 
 
+def from_line(fields: dict[str, Any]) -> StepRecord:
+    """Returns the record of a line of `metrics.jsonl`.
+
+    Raises:
+        ValueError: It is no record's.
+    """
+    names = {field.name for field in dataclasses.fields(StepRecord)} - {"extra"}
+    # What is no finite number is null in the file.
+    read = {n: math.nan if v is None else v for n, v in fields.items()}
+    absent = {"loss": math.nan, "eval_loss": None, "gradient_norm": None}
+    given: Any = absent | {n: v for n, v in read.items() if n in names}
+    try:
+        rest = {n: float(v) for n, v in read.items() if n not in names}
+        return StepRecord(**given, extra=rest)
+    except TypeError:
+        raise ValueError("not a record") from None
+
+
 def _finite(value: Any) -> Any:
     """JSON has no NaN and no infinity."""
     if isinstance(value, float) and not math.isfinite(value):

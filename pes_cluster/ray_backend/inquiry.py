@@ -1,10 +1,12 @@
 """A small job that asks drivers on the cluster and prints what they say.
 
-    python -m pes_cluster.ray_backend.inquiry status NAME...
+    python -m pes_cluster.ray_backend.inquiry status [NAME]...
+    python -m pes_cluster.ray_backend.inquiry watch SECONDS [NAME]...
     python -m pes_cluster.ray_backend.inquiry ask NAME COMMAND SECONDS
 
 Each answer is one line of JSON after `MARK`, in the log of the job; so a client needs
-nothing but the address of the jobs and the token.
+nothing but the address of the jobs and the token. People wait for it: it loads nothing
+that computes.
 """
 
 import dataclasses
@@ -12,7 +14,7 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
@@ -24,18 +26,45 @@ from pes_cluster.ray_backend.session import connect
 
 MARK = "pes-cluster: "
 PATIENCE = 10.0  # Seconds for one answer of a post.
+PERIOD = 1.0  # Seconds between two looks of a watch.
 
 
 def status(names: Sequence[str]) -> list[str]:
-    """The status of each run that has a post, as JSON."""
-    found = []
-    for name in names:
+    """The status of each run that has a post, as JSON; all are asked at once.
+
+    Args:
+        names: The runs'; none: of all.
+    """
+    calls = []
+    for name in names or runs():
         try:
             post = ray.get_actor(post_name(name), namespace=NAMESPACE)
-            found.append(ray.get(post.status.remote(), timeout=PATIENCE))
+            calls.append(post.status.remote())
         except (ValueError, RayError):
             continue  # It has not begun, or has ended.
-    return [line for line in found if line]
+    if not calls:
+        return []
+    answered, _ = ray.wait(calls, num_returns=len(calls), timeout=PATIENCE)
+    return [line for line in map(_line, answered) if line]
+
+
+def runs() -> list[str]:
+    """The names of the runs that have a post."""
+    actors: list[Any] = ray.util.list_named_actors(all_namespaces=True)
+    here = [one["name"] for one in actors if one["namespace"] == NAMESPACE]
+    prefix = post_name("")
+    return [name.removeprefix(prefix) for name in here if name.startswith(prefix)]
+
+
+def watch(names: Sequence[str], seconds: float) -> Iterator[list[str]]:
+    """What `status` says, once a second for so long.
+
+    Whoever watches ends the job; one that was killed cannot, so it ends by itself.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield status(names)
+        time.sleep(PERIOD)
 
 
 def ask(name: str, command: str, seconds: float) -> Answer | None:
@@ -62,13 +91,31 @@ def main(arguments: Sequence[str]) -> None:
     """Asks, and prints."""
     kind, *rest = arguments
     with connect("auto"):
-        if kind == "status":
-            lines = status(rest)
-        else:
-            given = ask(rest[0], rest[1], float(rest[2]))
-            lines = [json.dumps(given and dataclasses.asdict(given))]
-    for line in lines:
-        print(MARK + line, flush=True)
+        match kind:
+            case "status":
+                _tell(snapshot(status(rest)))
+            case "watch":
+                for lines in watch(rest[1:], float(rest[0])):
+                    _tell(snapshot(lines))
+            case "ask":
+                given = ask(rest[0], rest[1], float(rest[2]))
+                _tell(json.dumps(given and dataclasses.asdict(given)))
+
+
+def snapshot(lines: Sequence[str]) -> str:
+    """How all runs stand at one moment, in one line."""
+    return f"[{', '.join(lines)}]"
+
+
+def _line(call: Any) -> str:
+    try:
+        return ray.get(call)
+    except RayError:
+        return ""  # It ended meanwhile.
+
+
+def _tell(line: str) -> None:
+    print(MARK + line, flush=True)
 
 
 if __name__ == "__main__":

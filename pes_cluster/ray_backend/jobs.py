@@ -18,7 +18,7 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 from pes_cluster.cluster.control import Answer, Command, to_json
 from pes_cluster.cluster.job import Attempt, JobError, from_metadata
 from pes_cluster.cluster.settings import ClusterSettings
-from pes_cluster.cluster.status import RunStatus, from_json
+from pes_cluster.cluster.status import RunStatus, all_from_json, from_json
 from pes_cluster.ray_backend import endpoint as endpoints
 from pes_cluster.ray_backend.endpoint import Endpoint
 from pes_cluster.ray_backend.environment import DRIVER
@@ -28,12 +28,14 @@ from pes_cluster.ray_backend.room import lacking, placed, total
 SAVE_SECONDS = 120  # For the last checkpoint of a job that is to stop.
 HELPER_SECONDS = 60.0  # For a helper job to be placed, and to begin.
 _POLL = 0.2
-# They tell of every upload and connection.
+# They tell of every upload and connection, and of every log that ends.
 _LOUD = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
+_HELPER = "pes-helper-"
+_SETTLED = 10.0  # Seconds after which Ray no longer looks after a job that ended.
 _EXCLUDED = [".git", ".venv", "__pycache__", "runs", "*.egg-info"]
 
 
@@ -124,8 +126,12 @@ class Jobs:
 
     def follow(self, attempt: Attempt) -> Iterator[str]:
         """What an attempt prints, until it ends."""
+        return self.follow_job(attempt.id)
+
+    def follow_job(self, name: str) -> Iterator[str]:
+        """What a job of this id prints, until it ends."""
         with self._refusals(), asyncio.Runner() as runner:
-            parts = aiter(self._client.tail_job_logs(attempt.id))
+            parts = aiter(self._client.tail_job_logs(name))
             while True:
                 try:
                     yield runner.run(_next(parts))
@@ -134,14 +140,22 @@ class Jobs:
 
     def statuses(self, attempts: Sequence[Attempt]) -> dict[str, RunStatus]:
         """How runs stand, by name, as far as they have said."""
-        lines = []
+        seen: dict[str, RunStatus] = {}
         running = [one.name for one in attempts if one.state == "running"]
         if running:
-            lines = self._help(["status", *running])
-        for ended in (one for one in attempts if not one.live):
-            lines += marked(self.log(ended))[-1:]
-        found = [from_json(line) for line in lines]
-        return {status.name: status for status in found}
+            (line,) = self._help(["status", *running])
+            seen = {status.name: status for status in all_from_json(line)}
+        for attempt in attempts:
+            last = None if attempt.live else self.last_words(attempt)
+            if last is not None:
+                seen[attempt.name] = last
+        return seen
+
+    def last_words(self, attempt: Attempt) -> RunStatus | None:
+        """How an attempt that has ended stood then, if it has said so."""
+        for line in marked(self.log(attempt))[-1:]:
+            return from_json(line)
+        return None
 
     def ask(self, name: str, command: Command, seconds: float) -> Answer | None:
         """Hands a command to a run; None: no answer in time."""
@@ -165,14 +179,38 @@ class Jobs:
                 **placement(cluster, total(endpoints.offers(self._endpoint))),
             )
 
-    def _help(self, arguments: Sequence[str]) -> list[str]:
-        """Runs a helper on the cluster and returns its lines."""
+    def start_helper(self, arguments: Sequence[str]) -> str:
+        """Starts a helper on the cluster; returns its id."""
         words = ["python", "-m", "pes_cluster.ray_backend.inquiry", *arguments]
-        name = f"pes-helper-{uuid.uuid4().hex[:12]}"
+        name = f"{_HELPER}{uuid.uuid4().hex[:12]}"
         with self._refusals():
             self._client.submit_job(
                 entrypoint="exec " + shlex.join(words), submission_id=name
             )
+            self._forget_helpers()
+        return name
+
+    def stop_helper(self, name: str) -> None:
+        """Asks a helper to end."""
+        with self._refusals():
+            self._client.stop_job(name)
+
+    def _forget_helpers(self) -> None:
+        """Deletes the helpers of earlier questions.
+
+        Not as soon as they end: Ray would write them down again, as failed.
+        """
+        for one in self._client.list_jobs():
+            name, ended = one.submission_id or "", _seconds(one.end_time)
+            settled = ended is not None and time.time() - ended > _SETTLED
+            if settled and name.startswith(_HELPER):
+                with contextlib.suppress(RuntimeError):  # Another client has.
+                    self._client.delete_job(name)
+
+    def _help(self, arguments: Sequence[str]) -> list[str]:
+        """Runs a helper on the cluster and returns its lines."""
+        name = self.start_helper(arguments)
+        with self._refusals():
             end = time.monotonic() + HELPER_SECONDS
             while not self._client.get_job_status(name).is_terminal():
                 if time.monotonic() > end:
@@ -181,7 +219,6 @@ class Jobs:
                 time.sleep(_POLL)
             log = self._client.get_job_logs(name)
             done = self._client.get_job_info(name)
-            self._client.delete_job(name)
         if done.status != "SUCCEEDED":
             last = (log.strip() or done.message or "").splitlines()[-1:]
             raise JobError(f"the helper job failed: {''.join(last)}")

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import ray
 from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]
 from ray.exceptions import RayError
@@ -127,6 +126,8 @@ def _init(address: str, **options: Any) -> Any:
 
 
 def _leave_gpus_to_shards() -> None:
+    import jax  # Who only asks or reports does not compute, and need not load it.
+
     # Before any array exists, else without effect.
     jax.config.update("jax_platforms", "cpu")
 

@@ -129,6 +129,7 @@ def test_the_others_take_over_until_a_new_shard_has_started(
     assert run.only("joined")["node"] == "b"
     shards = [record.extra["shards"] for record in run.records]
     assert shards[12] == 4 and min(shards) == 3 and shards[-1] == 4
+    assert {record.extra["shards_target"] for record in run.records} == {4}
 
 
 def test_two_hosts_lost_at_once(tmp_path: pathlib.Path) -> None:

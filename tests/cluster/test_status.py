@@ -5,11 +5,12 @@ import math
 
 import pytest
 
-from pes_cluster.cluster.events import Event
+from pes_cluster.cluster.events import Event, from_line
 from pes_cluster.cluster.status import (
     RunStatus,
     after_event,
     after_record,
+    all_from_json,
     from_json,
     seconds_left,
 )
@@ -23,9 +24,9 @@ def record(outer_step: int, eval_loss: float | None, **extra: float) -> StepReco
 
 
 def test_a_step_is_taken_in() -> None:
-    status = after_record(BEGUN, record(4, 7.0, shards=2, recovered=1))
+    status = after_record(BEGUN, record(4, 7.0, shards=2, shards_target=3, recovered=1))
     assert status == RunStatus(
-        "a", 100, "running", 4, 3.0, 7.0, 8, 2, 1, inner_steps=40, wall_seconds=2.0
+        "a", 100, "running", 4, 3.0, 7.0, 8, 2, 3, 1, inner_steps=40, wall_seconds=2.0
     )
 
 
@@ -60,6 +61,23 @@ def test_a_status_travels_as_json() -> None:
     assert from_json(text).outer_step == 4
     newer = json.dumps(json.loads(BEGUN.to_json()) | {"of_a_later_version": 1})
     assert from_json(newer) == BEGUN
+
+
+def test_many_statuses_travel_in_one_line() -> None:
+    others = [BEGUN, RunStatus("b", 7)]
+    text = f"[{', '.join(status.to_json() for status in others)}]"
+    assert all_from_json(text) == others
+    assert all_from_json("[]") == []
+    for wrong in ("", "1", "[1]", '[{"name": "a"}]', "null"):
+        with pytest.raises(ValueError, match="not statuses"):
+            all_from_json(wrong)
+
+
+def test_an_event_is_read_back_from_its_line() -> None:
+    event = Event("lost", 4, {"shard": 1, "reason": "r"}, time=9.5)
+    assert from_line(json.loads(event.to_json())) == event
+    with pytest.raises(ValueError, match="not an event"):
+        from_line({"event": "lost"})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"name": "a"}', "{", "1"])

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import pathlib
 import resource
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from pes_cluster import whole_file
 from pes_cluster.metrics import jsonl
-from pes_cluster.metrics.record import StepRecord
+from pes_cluster.metrics.record import StepRecord, from_line
 
 
 def _record(step: int, loss: float = 1.0, eval_loss: float | None = None) -> StepRecord:
@@ -191,3 +192,44 @@ def test_a_file_that_is_refused_leaves_no_scratch(tmp_path: pathlib.Path) -> Non
         whole_file.write(path, "x" * 1000)
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_the_tail_holds_the_last_whole_lines(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    _written(path, 9)
+    size = len(_lines(9, 9)[0]) + 1
+    assert [line["outer_step"] for line in jsonl.tail(path, 3 * size + 1)] == [7, 8, 9]
+    assert len(jsonl.tail(path)) == 9
+    with path.open("a") as file:
+        file.write('{"outer_step": 10, "los')  # The writer is at it.
+    assert jsonl.tail(path)[-1]["outer_step"] == 9
+
+
+def test_the_last_line_with_a_field_is_found_however_far_back(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    evaluated = [_record(step, eval_loss=step).to_json() for step in (2, 3)]
+    many = 2 * jsonl.TAILS[0] // len(_lines(9, 9)[0])
+    path.write_text("\n".join([*_lines(1, 1), *evaluated, *_lines(4, many), ""]))
+    assert jsonl.last_with(path, "eval_loss")["outer_step"] == 3
+    assert jsonl.last_with(path, "absent") == {}
+    assert jsonl.last_with(path, "loss")["outer_step"] == many
+
+
+@pytest.mark.parametrize("eval_loss", [None, 2.0])
+def test_a_record_is_read_back_from_its_line(eval_loss: float | None) -> None:
+    before = _record(1, eval_loss=eval_loss)
+    assert from_line(json.loads(before.to_json())) == before
+
+
+def test_what_was_no_number_is_none_when_it_is_read_back() -> None:
+    line = json.loads(_record(3, loss=math.inf, eval_loss=math.nan).to_json())
+    read = from_line(line)
+    assert math.isnan(read.loss) and math.isnan(read.eval_loss or 0.0)
+
+
+@pytest.mark.parametrize("line", [{}, {"outer_step": 3}, {"outer_step": 3, "x": []}])
+def test_a_line_that_holds_no_record_is_refused(line: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="not a record"):
+        from_line(line)

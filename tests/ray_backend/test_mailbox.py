@@ -64,6 +64,20 @@ def test_who_asks_sees_how_the_run_stands(box: Mailbox) -> None:
     eventually(seen)
 
 
+def test_who_watches_sees_all_runs_come_and_go(box: Mailbox) -> None:
+    looks = inquiry.watch([], seconds=60.0)
+    eventually(lambda: [from_json(line).name for line in next(looks)] == ["a"])
+    later = Mailbox(RunStatus("b", 7))
+    try:
+        both = {"a": 100, "b": 7}
+        found = (from_json(line) for line in eventually(lambda: inquiry.status([])))
+        assert {one.name: one.outer_steps for one in found} == both
+    finally:
+        later.close()
+    eventually(lambda: [from_json(line).name for line in next(looks)] == ["a"])
+    assert list(inquiry.watch([], seconds=0.0)) == []
+
+
 def test_commands_come_in_order_and_are_answered(box: Mailbox) -> None:
     for name, command in (("1", Scale(particles=8)), ("2", Stop())):
         post = hand_in(name, to_json(command))
