@@ -31,9 +31,8 @@ from pes_cluster.cluster.status import RunStatus
 from pes_cluster.config import run_config
 from pes_cluster.config.run_config import RunConfig
 from pes_cluster.ray_backend import endpoint, service
-from pes_cluster.ray_backend.environment import RUNS
+from pes_cluster.ray_backend.environment import JOB, RUNS
 from pes_cluster.run_directory import RunDirectory
-from pes_cluster.runner import JOB
 from pes_cluster.supervision import supervise_run
 from pes_cluster.supervisor import FAILED
 

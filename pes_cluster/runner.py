@@ -9,14 +9,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from pes_cluster import blame, plots
 from pes_cluster.cluster.checkpoint import CheckpointStore
-from pes_cluster.cluster.control import ControlFolder
+from pes_cluster.cluster.control import Asked, ControlFolder
 from pes_cluster.cluster.divergence import Watch
 from pes_cluster.cluster.driver import Driver
 from pes_cluster.cluster.engine import Engine, PoolEngine
@@ -26,7 +26,6 @@ from pes_cluster.cluster.leaves import from_arrays, to_arrays
 from pes_cluster.cluster.local_pool import LocalPool
 from pes_cluster.cluster.plan import Outcome, Plan
 from pes_cluster.cluster.pool import Pool
-from pes_cluster.cluster.status import RunStatus
 from pes_cluster.cluster.work import Work
 from pes_cluster.config.decode import ConfigError, one_line
 from pes_cluster.config.run_config import RunConfig, digest
@@ -34,17 +33,14 @@ from pes_cluster.core import trees
 from pes_cluster.core.blocks import BlockProgram
 from pes_cluster.core.evaluation import evaluator
 from pes_cluster.core.task import TaskError, Theta, check_task
+from pes_cluster.listeners import Listener, Shown, heard_by, mailbox
 from pes_cluster.metrics import jsonl
 from pes_cluster.metrics.record import StepRecord
 from pes_cluster.outer import SGD, Optimizer
 from pes_cluster.run_directory import RunDirectory, RunDirectoryError, fresh
 
-if TYPE_CHECKING:
-    from pes_cluster.ray_backend.mailbox import Mailbox
-
 _log = logging.getLogger(__name__)
 
-JOB = "PES_JOB"  # Names the job, in the environment of its driver.
 _ECHO = 1.0  # Seconds in which signals that follow one another are one.
 # A learner's theta is empty, so this updates nothing; the driver needs some optimiser.
 _NO_OUTER = SGD(learning_rate=1.0)
@@ -118,12 +114,16 @@ def run(
     # The engine comes first: where it is refused, nothing has been written.
     with (
         _asked_to_stop() as asked,
-        _mailbox(config) as box,
+        mailbox(config) as box,
         contextlib.closing(_engine(config, work)) as engine,
         directory.opened(config),
+        heard_by(config, directory, box) as listeners,
     ):
-        told = [on_record, *([box.on_record] if box else [])]
-        outcome = _drive(config, directory, store, engine, work, told, asked, box)
+        commands = box.take if box else list
+        listeners = [Shown(on_record), *listeners]
+        outcome = _drive(
+            config, directory, store, engine, work, listeners, asked, commands
+        )
         return _finish(directory, config, outcome, asked)
 
 
@@ -232,9 +232,9 @@ def _drive(
     store: CheckpointStore,
     engine: Engine,
     work: Work,
-    told: list[Callable[[StepRecord], None]],
+    listeners: list[Listener],
     asked: "_Asked",
-    box: "Mailbox | None",
+    commands: Callable[[], list[Asked]],
 ) -> Outcome:
     with (
         directory.lines(directory.events) as events,
@@ -243,13 +243,13 @@ def _drive(
 
         def record(step: StepRecord) -> None:
             metrics.append(step.to_json())
-            for tell in told:
-                tell(step)
+            for listener in listeners:
+                listener.on_record(step)
 
         def event(happened: Event) -> None:
             events.append(happened.to_json())
-            if box:
-                box.on_event(happened)
+            for listener in listeners:
+                listener.on_event(happened)
 
         folder = ControlFolder(directory.control)
         plan = Plan(
@@ -261,7 +261,7 @@ def _drive(
             staleness=0 if config.outer is None else config.outer.staleness,
             watch=_watch(config),
             should_stop=asked.is_set,
-            commands=lambda: folder.take() + (box.take() if box else []),
+            commands=lambda: folder.take() + commands(),
             on_record=record,
             on_event=event,
             on_rewind=metrics.rewind,
@@ -269,24 +269,6 @@ def _drive(
         )
         theta = work.initial_theta()
         return Driver(plan, engine, store, _optimizer(config), theta).run()
-
-
-@contextlib.contextmanager
-def _mailbox(config: RunConfig) -> Iterator["Mailbox | None"]:
-    """Where a job's driver says how it stands, and is asked; None: this is no job's."""
-    name, address = os.environ.get(JOB), os.environ.get("RAY_ADDRESS")
-    if not name or not address:
-        yield None
-        return
-    from pes_cluster.ray_backend.mailbox import mailbox
-
-    status = RunStatus(name=name, outer_steps=config.run.outer_steps)
-    with contextlib.ExitStack() as stack:
-        try:
-            box = stack.enter_context(mailbox(address, status))
-        except ValueError as error:
-            raise ConfigError(f"cluster.{one_line(error)}") from error
-        yield box
 
 
 def _watch(config: RunConfig) -> Watch:

@@ -12,3 +12,4 @@ NODE = HEALTH | {
 
 DRIVER = "driver"  # The custom resource of nodes that may hold a job's driver.
 RUNS = "PES_RUNS"  # Names the folder of the run directories of a node's jobs.
+JOB = "PES_JOB"  # Names the job, in the environment of its driver.
