@@ -7,6 +7,7 @@ events.jsonl     one line for whatever befell the run; see cluster/events.py
 checkpoints/     see cluster/checkpoint.py
 control/         what the live run is asked for; see cluster/control.py
 plots/*.png
+tensorboard/     scalars, where `run.tensorboard` asks for them
 result.json      there only when the run has ended: status, theta, totals
 lock             held by the process that is running it
 ```
@@ -59,6 +60,7 @@ class RunDirectory:
         self.events = self.path / "events.jsonl"
         self.control = self.path / "control"
         self.plots = self.path / "plots"
+        self.tensorboard = self.path / "tensorboard"
         self.result = self.path / "result.json"
 
     def holds_run(self) -> bool:

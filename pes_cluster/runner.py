@@ -33,7 +33,7 @@ from pes_cluster.core import trees
 from pes_cluster.core.blocks import BlockProgram
 from pes_cluster.core.evaluation import evaluator
 from pes_cluster.core.task import TaskError, Theta, check_task
-from pes_cluster.listeners import Listener, Shown, heard_by, mailbox
+from pes_cluster.listeners import Listener, Shown, check_extras, heard_by, mailbox
 from pes_cluster.metrics import jsonl
 from pes_cluster.metrics.record import StepRecord
 from pes_cluster.outer import SGD, Optimizer
@@ -101,6 +101,7 @@ def run(
     if config.cluster.pool == "ray":
         # Before any array exists: the GPUs belong to the shards, not to the driver.
         jax.config.update("jax_platforms", "cpu")
+    check_extras(config)
     work = Work(config.task, config.method, config.run.seed)
     theta = _checked_theta(work, "learner" if config.estimator is None else "estimator")
     directory = RunDirectory(fresh(config.name) if run_dir is None else run_dir)
@@ -117,10 +118,10 @@ def run(
         mailbox(config) as box,
         contextlib.closing(_engine(config, work)) as engine,
         directory.opened(config),
-        heard_by(config, directory, box) as listeners,
+        heard_by(config, directory, box) as hearing,
     ):
         commands = box.take if box else list
-        listeners = [Shown(on_record), *listeners]
+        listeners = [Shown(on_record), *hearing]
         outcome = _drive(
             config, directory, store, engine, work, listeners, asked, commands
         )

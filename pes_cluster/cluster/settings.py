@@ -15,12 +15,15 @@ class RunSettings:
         outer_steps: Updates of theta (windows, for a learner).
         eval_every: Evaluate after every so many outer steps; 0: only after the last.
         eval_episodes: Full episodes of the unperturbed theta in one evaluation.
+        tensorboard: Write scalars for TensorBoard as well; needs the extra
+            ``[tensorboard]``.
     """
 
     seed: int = 0
     outer_steps: int = 1000
     eval_every: int = 0
     eval_episodes: int = 1
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         _at_least("outer_steps", self.outer_steps, 1)
