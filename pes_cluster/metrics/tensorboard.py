@@ -2,7 +2,7 @@
 
 A sitting writes a file of its own, and tells at its beginning which steps of earlier
 ones it makes again; TensorBoard drops those. Of a long run not every step is written:
-each costs some ten microseconds, and TensorBoard draws a thousand points of a curve.
+each costs some 60 microseconds, and TensorBoard draws a thousand points of a curve.
 """
 
 import importlib

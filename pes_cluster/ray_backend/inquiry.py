@@ -4,9 +4,9 @@
     python -m pes_cluster.ray_backend.inquiry watch SECONDS [NAME]...
     python -m pes_cluster.ray_backend.inquiry ask NAME COMMAND SECONDS
 
-Each answer is one line of JSON after `MARK`, in the log of the job; so a client needs
-nothing but the address of the jobs and the token. People wait for it: it loads nothing
-that computes.
+Each answer is one line of JSON after `MARK`, in the log of the job, and `END` follows;
+so a client needs nothing but the address of the jobs and the token. People wait for it:
+it loads nothing that computes.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from pes_cluster.ray_backend.mailbox import NAMESPACE, post_name
 from pes_cluster.ray_backend.session import connect
 
 MARK = "pes-cluster: "
+END = "end"  # The last line.
 PATIENCE = 10.0  # Seconds for one answer of a post.
 PERIOD = 1.0  # Seconds between two looks of a watch.
 
@@ -100,6 +101,7 @@ def main(arguments: Sequence[str]) -> None:
             case "ask":
                 given = ask(rest[0], rest[1], float(rest[2]))
                 _tell(json.dumps(given and dataclasses.asdict(given)))
+        _tell(END)  # Nobody waits for us to take leave of Ray.
 
 
 def snapshot(lines: Sequence[str]) -> str:

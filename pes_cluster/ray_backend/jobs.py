@@ -22,7 +22,7 @@ from pes_cluster.cluster.status import RunStatus, all_from_json, from_json
 from pes_cluster.ray_backend import endpoint as endpoints
 from pes_cluster.ray_backend.endpoint import Endpoint
 from pes_cluster.ray_backend.environment import DRIVER
-from pes_cluster.ray_backend.inquiry import MARK
+from pes_cluster.ray_backend.inquiry import END, MARK
 from pes_cluster.ray_backend.room import lacking, placed, total
 
 SAVE_SECONDS = 120  # For the last checkpoint of a job that is to stop.
@@ -208,21 +208,24 @@ class Jobs:
                     self._client.delete_job(name)
 
     def _help(self, arguments: Sequence[str]) -> list[str]:
-        """Runs a helper on the cluster and returns its lines."""
+        """Runs a helper on the cluster and returns its lines, once it has said all."""
         name = self.start_helper(arguments)
+        end = time.monotonic() + HELPER_SECONDS
         with self._refusals():
-            end = time.monotonic() + HELPER_SECONDS
-            while not self._client.get_job_status(name).is_terminal():
-                if time.monotonic() > end:
-                    self._client.stop_job(name)
-                    raise JobError(f"no helper job within {HELPER_SECONDS:g} s")
+            while time.monotonic() < end:
+                # Asked before the log: what has ended has said all that it will.
+                ended = self._client.get_job_status(name).is_terminal()
+                log = self._client.get_job_logs(name)
+                said = marked(log[: log.rfind("\n") + 1])
+                if END in said:
+                    return said[: said.index(END)]
+                if ended:
+                    message = self._client.get_job_info(name).message
+                    last = (log.strip() or message or "").splitlines()[-1:]
+                    raise JobError(f"the helper job failed: {''.join(last)}")
                 time.sleep(_POLL)
-            log = self._client.get_job_logs(name)
-            done = self._client.get_job_info(name)
-        if done.status != "SUCCEEDED":
-            last = (log.strip() or done.message or "").splitlines()[-1:]
-            raise JobError(f"the helper job failed: {''.join(last)}")
-        return marked(log)
+            self._client.stop_job(name)
+        raise JobError(f"no helper job within {HELPER_SECONDS:g} s")
 
     def _ended(self, attempt: Attempt, seconds: float) -> Attempt:
         end = time.monotonic() + seconds

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pes_cluster.cluster.job import Attempt, JobError, named, newest
 from pes_cluster.cluster.status import RunStatus, all_from_json
+from pes_cluster.ray_backend.inquiry import END
 from pes_cluster.ray_backend.jobs import Jobs, marked
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Watch:
             self._helper = helper = self._jobs.start_helper(words)
         try:
             for line in whole_lines(self._jobs.follow_job(helper)):
-                for snapshot in marked(line):
+                for snapshot in (told for told in marked(line) if told != END):
                     seen = all_from_json(snapshot)
                     self._snapshot = {status.name: status for status in seen}
         finally:
