@@ -14,6 +14,7 @@ lock             held by the process that is running it
 """
 
 import contextlib
+import dataclasses
 import datetime
 import errno
 import fcntl
@@ -37,6 +38,7 @@ from pes_cluster.config.run_config import (
     to_yaml,
 )
 from pes_cluster.metrics import jsonl
+from pes_cluster.metrics.history import Files, History, read
 
 # What a disk may refuse now and take later.
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
@@ -225,10 +227,40 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.metrics}: holds no records yet")
         return records
 
+    def history(self) -> History:
+        """Returns what the run has to show so far.
+
+        Raises:
+            RunDirectoryError: It holds no run, or what it holds is not understood.
+        """
+        files = Files(self.config, self.metrics, self.events, self.result)
+        try:
+            history = read(self.path.resolve().name, files)
+        except FileNotFoundError as error:
+            raise RunDirectoryError(
+                f"{self.path}: holds no run to show (no config.yaml)"
+            ) from error
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self.path}: cannot be read ({error.strerror})"
+            ) from error
+        except ValueError as error:
+            raise RunDirectoryError(
+                f"{self.result}: cannot be read ({error})"
+            ) from error
+        if history.status == "unfinished" and self.is_running():
+            return dataclasses.replace(history, status="running")
+        return history
+
     def unwritable(self, error: OSError) -> RunDirectoryError:
         """Returns the refusal of a directory that cannot be written."""
-        kind = DiskError if error.errno in _PASSING else RunDirectoryError
-        return kind(f"{self.path}: cannot be written ({error.strerror})")
+        return unwritable(self.path, error)
+
+
+def unwritable(path: pathlib.Path, error: OSError) -> RunDirectoryError:
+    """Returns the refusal of a path that cannot be written."""
+    kind = DiskError if error.errno in _PASSING else RunDirectoryError
+    return kind(f"{path}: cannot be written ({error.strerror})")
 
 
 def fresh(name: str, parent: pathlib.Path = pathlib.Path("runs")) -> pathlib.Path:

@@ -49,7 +49,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def parse(text: str, source: str) -> dict[str, Any]:
-    """Returns a text's mapping; raises as `read`."""
+    """Returns a text's mapping; raises as `read`, naming the source."""
     value = _parse(text, source)
     if not isinstance(value, dict):
         raise ConfigError(f"{source}: must hold sections such as task and estimator")
@@ -59,6 +59,16 @@ def parse(text: str, source: str) -> dict[str, Any]:
 def write(document: dict[str, Any]) -> str:
     """Returns a mapping as YAML, in its own order."""
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None)
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Returns the values of nested mappings by dotted path."""
+    if not isinstance(value, dict):
+        return {path: value}
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        found |= flat(item, f"{path}.{name}" if path else name)
+    return found
 
 
 def override(document: dict[str, Any], assignments: list[str]) -> dict[str, Any]:

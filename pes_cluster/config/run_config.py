@@ -190,7 +190,8 @@ def digest(config: RunConfig) -> str:
 
 def differences(saved: RunConfig, asked: RunConfig) -> list[str]:
     """Returns one phrase for each determining key whose values differ."""
-    before, now = _flat(_determining(saved)), _flat(_determining(asked))
+    before = document.flat(_determining(saved))
+    now = document.flat(_determining(asked))
     absent = object()
     return [
         f"{path} was {_or_absent(before, path)}, is {_or_absent(now, path)}"
@@ -234,15 +235,6 @@ def _determining(config: RunConfig) -> dict[str, Any]:
         began_with = method.get("grown_from") or method["num_particles"]
         method["pairs_per_block"] = pairs_per_block(began_with // 2)
     return sections
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        flat |= _flat(item, f"{path}.{name}" if path else name)
-    return flat
 
 
 def _or_absent(flat: dict[str, Any], path: str) -> str:

@@ -1,4 +1,4 @@
-"""The estimators by name; a class is imported when its name is used."""
+"""The estimators by name, and who proposed them; classes are imported when used."""
 
 _EVOLUTION = "pes_cluster.estimators.evolution"
 _DIFFERENTIATION = "pes_cluster.estimators.differentiation"
@@ -12,4 +12,15 @@ ESTIMATORS: dict[str, str] = {
     "gpes": f"{_EVOLUTION}.gpes:GPES",
     "tbptt": f"{_DIFFERENTIATION}.tbptt:TBPTT",
     "bptt": f"{_DIFFERENTIATION}.bptt:BPTT",
+}
+
+REFERENCES: dict[str, str] = {
+    "pes": "Vicol, Metz, Sohl-Dickstein, ICML 2021, Algorithm 2",
+    "truncated_es": "Vicol, Metz, Sohl-Dickstein, ICML 2021, Algorithm 1",
+    "full_es": "Rechenberg 1973; Salimans et al. 2017",
+    "nres": "Li, Harrison, Sohl-Dickstein, Smith, Metz, NeurIPS 2023",
+    "es_single": "Vicol, ICML 2023",
+    "gpes": "Li, Harrison, Sohl-Dickstein, Smith, Metz, NeurIPS 2023",
+    "tbptt": "Williams and Peng 1990",
+    "bptt": "Werbos 1990",
 }

@@ -133,8 +133,16 @@ def read(path: pathlib.Path) -> list[Line]:
     Raises:
         OSError: The file cannot be read.
     """
-    found = (_parsed(line) for line in path.read_bytes().splitlines())
-    return [record for record in found if "outer_step" in record]
+    return list(lines(path))
+
+
+def lines(path: pathlib.Path) -> Iterator[Line]:
+    """Yields the records of a run, as `read` does, however many they are."""
+    with path.open("rb") as file:
+        for line in file:
+            record = _parsed(line)
+            if "outer_step" in record:
+                yield record
 
 
 def tail(path: pathlib.Path, size: int = TAILS[0]) -> list[Line]:
