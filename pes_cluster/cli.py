@@ -6,7 +6,6 @@ SIGTERM), after which `pes resume` goes on.
 """
 
 import contextlib
-import dataclasses
 import logging
 import pathlib
 import sys
@@ -22,7 +21,7 @@ from rich.table import Table
 from pes_cluster import (
     __version__,
     blame,
-    compare,
+    history_commands,
     job_commands,
     runner,
     status_command,
@@ -38,6 +37,7 @@ from pes_cluster.cluster.job import JobError
 from pes_cluster.config import recipes, run_config
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.core.task import TaskError
+from pes_cluster.history_commands import short
 from pes_cluster.job_commands import Address, TokenFile, directory_of
 from pes_cluster.metrics.progress import reporter
 from pes_cluster.ray_backend.service import ServiceError
@@ -78,7 +78,6 @@ RunDir = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's directory, or a job's name.")
 ]
 Wait = Annotated[float, typer.Option(min=0.0, help="Seconds to wait for its answer.")]
-RunDirs = Annotated[list[pathlib.Path], typer.Argument(metavar="RUN_DIR...")]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 job_commands.register(app)
+history_commands.register(app)
 app.command("status")(status_command.status)
 
 
@@ -204,39 +204,6 @@ def stop_command(
     return _ask(path, Stop(), wait)
 
 
-@app.command("plot")
-def plot_command(run_dirs: RunDirs) -> None:
-    """Draw the chart of each run."""
-    for path in run_dirs:
-        print(f"chart: {_short(_drawn(compare.plot, path))}")
-
-
-@app.command("compare")
-def compare_command(
-    runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN_DIR...|GROUP", help="Or a group of jobs."),
-    ],
-    address: Address = None,
-    token_file: TokenFile = None,
-) -> None:
-    """Compare runs in a table and a chart, or the jobs of a group in a table."""
-    paths = [directory_of(run, address) for run in runs]
-    if len(paths) == 1 and paths[0] is None:
-        job_commands.compare_jobs(runs[0], address, token_file)
-        return
-    rows, chart = _drawn(compare.compare, [pathlib.Path(run) for run in runs])
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for index, field in enumerate(dataclasses.fields(compare.Row)):
-        justify = "left" if index < 2 else "right"
-        name = field.name.replace("_", " ")
-        table.add_column(name, justify=justify, no_wrap=True)
-    for row in rows:
-        table.add_row(*(_number(value) for value in dataclasses.astuple(row)))
-    _console().print(table)
-    print(f"chart: {_short(chart)}")
-
-
 @config_app.command("show")
 def show_command(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print a configuration in full, as it would be run."""
@@ -265,7 +232,7 @@ def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
         case "finished":
             return 0
         case "stopped":
-            print(f"stopped; continue with: pes resume {_short(result.run_dir)}")
+            print(f"stopped; continue with: pes resume {short(result.run_dir)}")
             return 128 + (result.stopped_by or 2)
         case "failed":
             print(f"pes: {result.error}", file=sys.stderr)
@@ -283,7 +250,7 @@ def _ask(run_dir: pathlib.Path, command: Command, seconds: float) -> int:
         raise directory.unwritable(error) from error
     answer = folder.wait(name, seconds)
     if answer is None and not directory.is_running() and folder.withdraw(name):
-        return _refuse(f"{_short(run_dir)}: no process is running it now")
+        return _refuse(f"{short(run_dir)}: no process is running it now")
     if answer is None:
         line = (
             f"no answer within {seconds:g} s; the run will {command} at its next step"
@@ -316,8 +283,8 @@ def _print_result(result: runner.Result, console: Console) -> None:
         table.add_row(name, _number(value))
     console.print(table)
     chart = result.run_dir / "plots" / "loss.png"
-    where = f"results: {_short(result.run_dir)}"
-    print(f"{where}  chart: {_short(chart)}" if chart.exists() else where)
+    where = f"results: {short(result.run_dir)}"
+    print(f"{where}  chart: {short(chart)}" if chart.exists() else where)
 
 
 @contextlib.contextmanager
@@ -333,15 +300,6 @@ def _notes(console: Console) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _drawn(draw: Any, paths: Any) -> Any:
-    try:
-        return draw(paths)
-    except OSError as error:
-        raise RunDirectoryError(
-            f"{error.filename}: cannot be written ({error.strerror})"
-        ) from error
-
-
 def _refuse(message: str, status: int = USAGE) -> int:
     print(f"pes: {' '.join(message.split())}", file=sys.stderr)
     return status
@@ -350,12 +308,6 @@ def _refuse(message: str, status: int = USAGE) -> int:
 def _unforeseen(error: Exception) -> int:
     blame.show(error)
     return _refuse(blame.line(error), FAILED)
-
-
-def _short(path: pathlib.Path) -> str:
-    """Returns a path as seen from the working directory, where it lies below."""
-    full, here = path.resolve(), pathlib.Path.cwd()
-    return str(full.relative_to(here) if full.is_relative_to(here) else full)
 
 
 def _number(value: Any) -> str:

@@ -3,13 +3,15 @@
 Ray is loaded only by the commands that need it.
 """
 
+import contextlib
+import dataclasses
 import os
 import pathlib
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,16 +25,18 @@ from pes_cluster.cluster.job import (
     Attempt,
     JobError,
     following,
-    grouped,
+    meant,
     named,
     newest,
 )
+from pes_cluster.cluster.marks import HISTORY, MARK, spoken
 from pes_cluster.cluster.status import RunStatus
 from pes_cluster.config import run_config
 from pes_cluster.config.run_config import RunConfig
+from pes_cluster.metrics.history import History
 from pes_cluster.ray_backend import endpoint, service
 from pes_cluster.ray_backend.environment import JOB, RUNS
-from pes_cluster.run_directory import RunDirectory
+from pes_cluster.run_directory import RunDirectory, RunDirectoryError
 from pes_cluster.supervision import supervise_run
 from pes_cluster.supervisor import FAILED
 
@@ -147,7 +151,7 @@ def logs(
     attempt = named(newest(jobs.attempts()), name)
     parts = jobs.follow(attempt) if follow else [jobs.log(attempt)]
     line = None
-    for part in parts:
+    for part in spoken(parts):
         print(part, end="", flush=True)
         line = line or advice(part)
     _remark(line)
@@ -200,13 +204,25 @@ def ask_job(
     print(f"{name}: {answer.line}")
 
 
-def compare_jobs(
-    group: str, address: str | None, token_file: pathlib.Path | None
-) -> None:
-    """Shows the jobs of a group side by side, best first."""
+def histories(
+    names: Sequence[str], address: str | None, token_file: pathlib.Path | None
+) -> list[History]:
+    """What jobs have to show, each named alone or by its group.
+
+    Raises:
+        JobError: There is no such job or group, or the cluster does not answer.
+    """
     jobs = client(address, token_file)
-    chosen = grouped(newest(jobs.attempts()), group)
-    _console().print(comparison_table(_rows(jobs, chosen)))
+    attempts = jobs.attempts()
+    there = newest(attempts)
+    chosen = {one.name: one for name in names for one in meant(there, name)}
+    told = jobs.histories([one for one in attempts if one.name in chosen])
+    return [
+        dataclasses.replace(
+            told.get(name, History(name)), name=name, status=attempt.state
+        )
+        for name, attempt in chosen.items()
+    ]
 
 
 def job(name: Name) -> int:
@@ -225,23 +241,6 @@ def job(name: Name) -> int:
         code = supervise_run(command, config, directory)
     _tell_end(name, config, directory)
     return code
-
-
-def comparison_table(rows: list[Row]) -> Table:
-    """Jobs side by side: the least loss first, those without one last."""
-    table = _table(
-        "job", "state", "eval loss", "loss", "outer steps", "inner steps", "seconds"
-    )
-
-    def rank(row: Row) -> tuple[float, str]:
-        loss = None if row[1] is None else row[1].eval_loss
-        return (float("inf") if loss is None else loss, row[0].name)
-
-    for attempt, seen in sorted(rows, key=rank):
-        names = ("eval_loss", "loss", "outer_step", "inner_steps", "wall_seconds")
-        values = [getattr(seen, name, None) for name in names]
-        table.add_row(attempt.name, attempt.state, *map(_short, values))
-    return table
 
 
 def client(address: str | None, token_file: pathlib.Path | None) -> "Jobs":
@@ -351,9 +350,7 @@ def _await_free(directory: RunDirectory) -> None:
 
 
 def _tell_end(name: str, config: RunConfig, directory: RunDirectory) -> None:
-    """Leaves how the run ended in the job's log, where a client finds it."""
-    from pes_cluster.ray_backend.inquiry import MARK
-
+    """Leaves how the run ended, and what it has to show, in the job's log."""
     result = directory.read_result() or {}
     fields = {
         "phase": result.get("status", "failed"),
@@ -363,6 +360,9 @@ def _tell_end(name: str, config: RunConfig, directory: RunDirectory) -> None:
     }
     ended = RunStatus(name=name, outer_steps=config.run.outer_steps, **fields)
     print(MARK + ended.to_json(), flush=True)
+    with contextlib.suppress(RunDirectoryError):  # There may be nothing to show.
+        history = dataclasses.replace(directory.history(), name=name)
+        print(HISTORY + history.to_text(), flush=True)
 
 
 def _rows(jobs: "Jobs", attempts: list[Attempt]) -> list[Row]:

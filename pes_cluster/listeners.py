@@ -67,7 +67,7 @@ def check_extras(config: RunConfig) -> None:
 
 
 @contextlib.contextmanager
-def mailbox(config: RunConfig) -> Iterator["Mailbox | None"]:
+def mailbox(config: RunConfig, directory: RunDirectory) -> Iterator["Mailbox | None"]:
     """Where a job's driver says how it stands, and is asked; None: this is no job's.
 
     Raises:
@@ -82,7 +82,7 @@ def mailbox(config: RunConfig) -> Iterator["Mailbox | None"]:
     status = RunStatus(name=name, outer_steps=config.run.outer_steps)
     with contextlib.ExitStack() as stack:
         try:
-            box = stack.enter_context(mailbox(address, status))
+            box = stack.enter_context(mailbox(address, status, directory.files))
         except ValueError as error:
             raise ConfigError(f"cluster.{one_line(error)}") from error
         yield box

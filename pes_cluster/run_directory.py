@@ -227,15 +227,20 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.metrics}: holds no records yet")
         return records
 
+    @property
+    def files(self) -> Files:
+        """Where the files lie that make the run's history; absolute."""
+        paths = (self.config, self.metrics, self.events, self.result)
+        return Files(*(path.absolute() for path in paths))
+
     def history(self) -> History:
         """Returns what the run has to show so far.
 
         Raises:
             RunDirectoryError: It holds no run, or what it holds is not understood.
         """
-        files = Files(self.config, self.metrics, self.events, self.result)
         try:
-            history = read(self.path.resolve().name, files)
+            history = read(self.path.resolve().name, self.files)
         except FileNotFoundError as error:
             raise RunDirectoryError(
                 f"{self.path}: holds no run to show (no config.yaml)"

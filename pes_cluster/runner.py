@@ -115,7 +115,7 @@ def run(
     # The engine comes first: where it is refused, nothing has been written.
     with (
         _asked_to_stop() as asked,
-        mailbox(config) as box,
+        mailbox(config, directory) as box,
         contextlib.closing(_engine(config, work)) as engine,
         directory.opened(config),
         heard_by(config, directory, box) as hearing,

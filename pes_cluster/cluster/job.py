@@ -161,6 +161,23 @@ def named(jobs: Mapping[str, Attempt], name: str) -> Attempt:
     return jobs[name]
 
 
+def meant(jobs: Mapping[str, Attempt], name: str) -> list[Attempt]:
+    """The job of a name; where there is none, the jobs of the group of that name.
+
+    Raises:
+        JobError: There is neither.
+    """
+    if name in jobs:
+        return [jobs[name]]
+    try:
+        return grouped(jobs, name)
+    except JobError as error:
+        known = ", ".join(sorted(jobs)) or "none"
+        groups = str(error).rpartition("; ")[2]
+        line = f"{name}: no such job or group; jobs there: {known}; {groups}"
+        raise JobError(line) from None
+
+
 def grouped(jobs: Mapping[str, Attempt], group: str) -> list[Attempt]:
     """The jobs of a group.
 

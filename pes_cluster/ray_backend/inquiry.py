@@ -2,6 +2,7 @@
 
     python -m pes_cluster.ray_backend.inquiry status [NAME]...
     python -m pes_cluster.ray_backend.inquiry watch SECONDS [NAME]...
+    python -m pes_cluster.ray_backend.inquiry history NAME...
     python -m pes_cluster.ray_backend.inquiry ask NAME COMMAND SECONDS
 
 Each answer is one line of JSON after `MARK`, in the log of the job, and `END` follows;
@@ -21,13 +22,14 @@ import ray
 from ray.exceptions import RayError
 
 from pes_cluster.cluster.control import Answer
+from pes_cluster.cluster.marks import MARK
 from pes_cluster.ray_backend.mailbox import NAMESPACE, post_name
 from pes_cluster.ray_backend.session import connect
 
-MARK = "pes-cluster: "
 END = "end"  # The last line.
 PATIENCE = 10.0  # Seconds for one answer of a post.
 PERIOD = 1.0  # Seconds between two looks of a watch.
+READING = 45.0  # Seconds for a history: there may be millions of lines.
 
 
 def status(names: Sequence[str]) -> list[str]:
@@ -68,6 +70,21 @@ def watch(names: Sequence[str], seconds: float) -> Iterator[list[str]]:
         time.sleep(PERIOD)
 
 
+def history(names: Sequence[str]) -> list[str]:
+    """What each run has to show that has a post, as text; all read at once."""
+    calls = []
+    for name in names:
+        try:
+            post = ray.get_actor(post_name(name), namespace=NAMESPACE)
+            calls.append(post.history.remote())
+        except (ValueError, RayError):
+            continue  # It has not begun, or has ended.
+    if not calls:
+        return []
+    answered, _ = ray.wait(calls, num_returns=len(calls), timeout=READING)
+    return [line for line in map(_line, answered) if line]
+
+
 def ask(name: str, command: str, seconds: float) -> Answer | None:
     """Hands a command to a run; None: no answer in time."""
     try:
@@ -98,6 +115,9 @@ def main(arguments: Sequence[str]) -> None:
             case "watch":
                 for lines in watch(rest[1:], float(rest[0])):
                     _tell(snapshot(lines))
+            case "history":
+                for line in history(rest):
+                    _tell(line)
             case "ask":
                 given = ask(rest[0], rest[1], float(rest[2]))
                 _tell(json.dumps(given and dataclasses.asdict(given)))

@@ -17,13 +17,17 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 
 from pes_cluster.cluster.control import Answer, Command, to_json
 from pes_cluster.cluster.job import Attempt, JobError, from_metadata
+from pes_cluster.cluster.marks import HISTORY, marked
 from pes_cluster.cluster.settings import ClusterSettings
 from pes_cluster.cluster.status import RunStatus, all_from_json, from_json
+from pes_cluster.metrics.history import History, from_text
 from pes_cluster.ray_backend import endpoint as endpoints
 from pes_cluster.ray_backend.endpoint import Endpoint
 from pes_cluster.ray_backend.environment import DRIVER
-from pes_cluster.ray_backend.inquiry import END, MARK
+from pes_cluster.ray_backend.inquiry import END
 from pes_cluster.ray_backend.room import lacking, placed, total
+
+logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 120  # For the last checkpoint of a job that is to stop.
 HELPER_SECONDS = 60.0  # For a helper job to be placed, and to begin.
@@ -157,6 +161,23 @@ class Jobs:
             return from_json(line)
         return None
 
+    def histories(self, attempts: Sequence[Attempt]) -> dict[str, History]:
+        """What jobs have to show, by name.
+
+        Those that run say it themselves; the others have left it in the log of their
+        newest attempt that could. A driver that was killed could not.
+
+        Args:
+            attempts: All of these jobs.
+        """
+        running = sorted({one.name for one in attempts if one.state == "running"})
+        told = self._help(["history", *running]) if running else []
+        found = {one.name: one for one in map(_history, told)}
+        for attempt in sorted(attempts, key=lambda one: one.number, reverse=True):
+            if attempt.name not in found and (left := self._left(attempt)):
+                found[attempt.name] = _history(left)
+        return found
+
     def ask(self, name: str, command: Command, seconds: float) -> Answer | None:
         """Hands a command to a run; None: no answer in time."""
         (line,) = self._help(["ask", name, to_json(command), str(seconds)])
@@ -227,6 +248,16 @@ class Jobs:
             self._client.stop_job(name)
         raise JobError(f"no helper job within {HELPER_SECONDS:g} s")
 
+    def _left(self, attempt: Attempt) -> str | None:
+        """The history that an attempt has left, if any."""
+        try:
+            lines = marked(self.log(attempt), HISTORY)
+            return lines[-1] if lines else None
+        except JobError as error:
+            # Logs go with the node that they lie on.
+            logger.info("%s: no log (%s)", attempt.id, error)
+            return None
+
     def _ended(self, attempt: Attempt, seconds: float) -> Attempt:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -256,12 +287,6 @@ def advice(log: str) -> str | None:
     return "its node has no pes_cluster: install it on every node, or in their image"
 
 
-def marked(log: str) -> list[str]:
-    """The lines of a log that are meant for us; pure."""
-    lines = log.splitlines()
-    return [line.removeprefix(MARK) for line in lines if line.startswith(MARK)]
-
-
 def placement(cluster: ClusterSettings, there: Mapping[str, float]) -> dict[str, Any]:
     """Where a driver goes: to nodes for drivers, where there are; pure.
 
@@ -287,6 +312,16 @@ def _attempt(details: JobDetails) -> Attempt | None:
         began=_seconds(details.start_time),
         ended=_seconds(details.end_time),
     )
+
+
+def _history(line: str) -> History:
+    try:
+        return from_text(line)
+    except ValueError:
+        raise JobError(
+            "what a job has to show is not understood; has the cluster another "
+            "version of pes_cluster?"
+        ) from None
 
 
 def _seconds(milliseconds: int | None) -> float | None:

@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
@@ -29,19 +29,29 @@ from pes_cluster.cluster.status import RunStatus, after_event, after_record
 from pes_cluster.metrics.record import StepRecord
 from pes_cluster.ray_backend.session import connect
 
+if TYPE_CHECKING:
+    from pes_cluster.metrics.history import Files
+
 _log = logging.getLogger(__name__)
 
 NAMESPACE = "pes_cluster"
 PERIOD = 0.25  # Seconds between two exchanges.
+READING = "reading"  # Calls that read files, which may be long: beside the others.
 LINGER = 3.0  # For those who ask to fetch their last answers.
 
 _AWAY = (RayError, ConnectionError, RuntimeError, ValueError)
 
 
 class Post:
-    """Keeps the latest status, commands and answers; an actor."""
+    """Keeps the latest status, commands and answers; an actor.
 
-    def __init__(self) -> None:
+    Args:
+        run: The run's name.
+        files: Where its history lies, on this node; None: nowhere.
+    """
+
+    def __init__(self, run: str = "", files: "Files | None" = None) -> None:
+        self._run, self._files = run, files
         self._status = ""
         self._asked: list[tuple[str, str]] = []
         self._answers: dict[str, Answer] = {}
@@ -67,6 +77,19 @@ class Post:
         """The answer to a command, once it is there; it is given once."""
         return self._answers.pop(name, None)
 
+    @ray.method(concurrency_group=READING)
+    def history(self) -> str:
+        """What the run has to show so far, as one line; "": nothing yet."""
+        from pes_cluster.metrics.history import read  # Few ask, and it takes a while.
+
+        if self._files is None:
+            return ""
+        try:
+            return read(self._run, self._files).to_text()
+        except (OSError, ValueError) as error:
+            _log.warning("%s: no history (%s)", self._run, error)
+            return ""
+
 
 def post_name(run: str) -> str:
     """The name of a run's post."""
@@ -76,8 +99,9 @@ def post_name(run: str) -> str:
 class Mailbox:
     """The driver's side of its post."""
 
-    def __init__(self, status: RunStatus) -> None:
+    def __init__(self, status: RunStatus, files: "Files | None" = None) -> None:
         self._status, self._name = status, post_name(status.name)
+        self._files = files
         self._lock = threading.Lock()
         self._asked: list[Asked] = []
         self._answers: dict[str, Answer] = {}
@@ -130,7 +154,7 @@ class Mailbox:
             answers = dict(self._answers)
         try:
             if self._post is None:
-                self._post = _opened(self._name)
+                self._post = _opened(self._status.name, self._files)
             call = self._post.exchange.remote(self._status.to_json(), answers)
             asked, waiting = ray.get(call, timeout=10.0)
         except _AWAY as error:
@@ -157,27 +181,31 @@ class Mailbox:
             self._answers[name] = given
 
 
-def _opened(name: str) -> Any:
+def _opened(run: str, files: "Files | None" = None) -> Any:
     """A new post; one that an earlier driver has left is ended."""
+    name = post_name(run)
     with contextlib.suppress(ValueError):
         ray.kill(ray.get_actor(name, namespace=NAMESPACE))
     here = ray.get_runtime_context().get_node_id()
     chosen: dict[str, Any] = {
         "num_cpus": 0,
         "max_restarts": 0,
+        "concurrency_groups": {READING: 1},
         "name": name,
         "namespace": NAMESPACE,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
     }
-    return ray.remote(Post).options(**chosen).remote()
+    return ray.remote(Post).options(**chosen).remote(run, files)
 
 
 @contextlib.contextmanager
-def mailbox(address: str, status: RunStatus) -> Iterator[Mailbox]:
+def mailbox(
+    address: str, status: RunStatus, files: "Files | None" = None
+) -> Iterator[Mailbox]:
     """The mailbox of a driver inside a job, for as long as the context lasts.
 
     Raises:
         RayStartError: The cluster cannot be reached.
     """
-    with connect(address), contextlib.closing(Mailbox(status)) as box:
+    with connect(address), contextlib.closing(Mailbox(status, files)) as box:
         yield box

@@ -34,7 +34,7 @@ def settings(history: History) -> dict[str, Any]:
 
 
 def shared(history: History) -> str:
-    """A run's configuration as YAML, without what its environment may hold of secrets."""
+    """A run's configuration as YAML, but for the values of its environment."""
     try:
         sections = document.parse(history.config, history.name)
     except ConfigError:

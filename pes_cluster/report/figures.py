@@ -1,4 +1,4 @@
-"""Charts as SVG elements that follow the page: its fonts, its light and dark colours."""
+"""Charts as SVG elements in the page's own fonts, and its light or dark colours."""
 
 import dataclasses
 import io

@@ -55,7 +55,7 @@ def page(histories: Sequence[History], title: str, made: datetime.datetime) -> s
 
 
 def _html(title: str, body: Iterable[Child]) -> Element:
-    style = importlib.resources.files(__package__) / "page.css"
+    style = importlib.resources.files("pes_cluster.report") / "page.css"
     policy = node("meta", http_equiv="Content-Security-Policy", content=_POLICY)
     head = node(
         "head",

@@ -112,7 +112,7 @@ def test_a_post_that_is_killed_is_replaced(box: Mailbox) -> None:
 
 
 def test_what_an_earlier_driver_left_is_replaced() -> None:
-    left = mailbox._opened(post_name("b"))
+    left = mailbox._opened("b")
     ray.get(left.ask.remote("1", to_json(Stop())))
     later = Mailbox(RunStatus("b", 7))
     try:

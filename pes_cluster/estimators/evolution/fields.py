@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from pes_cluster.core.perturbations import Sigma
 
-
 MOST = 2**31 - 2  # Particles: a pair's number is an int32.
 
 
