@@ -1,19 +1,21 @@
 """Charts are drawn whatever the records hold."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pes_cluster import plots
+from pes_cluster.metrics.thinning import thinned
 
 PNG = b"\x89PNG"
 
 
-def _records(steps: int, every: int = 0) -> list[plots.Line]:
+def _records(steps: int, every: int = 0) -> list[dict[str, Any]]:
     records = []
     for step in range(1, steps + 1):
-        record: plots.Line = {"outer_step": step, "inner_steps": 100 * step}
+        record: dict[str, Any] = {"outer_step": step, "inner_steps": 100 * step}
         record["loss"] = 1000.0 / step
         if every and step % every == 0:
             record["eval_loss"] = 10.0 / step
@@ -39,6 +41,7 @@ def test_losses_that_are_not_finite(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("every", [0, 5, 100])
 def test_comparison(every: int, tmp_path: pathlib.Path) -> None:
     runs = {"long": _records(100, every), "short": _records(3, every)}
+    runs = {label: thinned(records) for label, records in runs.items()}
     plots.comparison(runs, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
 
@@ -54,3 +57,14 @@ def test_smoothing_keeps_a_line_a_line() -> None:
     smooth_x, smooth_y = plots.smoothed((x, 2 * x))
     np.testing.assert_allclose(smooth_y, 2 * smooth_x)
     assert len(smooth_x) == 500 - 10 + 1
+
+
+def test_a_record_that_stands_for_many_weighs_as_many() -> None:
+    """A wave of ten steps vanishes in the mean, whatever is kept of it."""
+    wave = np.sin(2 * np.pi * np.arange(10_000) / 10)
+    records = [
+        {"outer_step": step, "loss": loss} | ({"eval_loss": 1.0} if step % 10 else {})
+        for step, loss in enumerate(wave)
+    ]
+    _, smooth = plots.averaged(thinned(records), "outer_step", "mean_loss")
+    assert len(smooth) > 100 and np.abs(smooth).max() < 0.05

@@ -190,12 +190,12 @@ def _opened(run: str, files: "Files | None" = None) -> Any:
     chosen: dict[str, Any] = {
         "num_cpus": 0,
         "max_restarts": 0,
-        "concurrency_groups": {READING: 1},
         "name": name,
         "namespace": NAMESPACE,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
     }
-    return ray.remote(Post).options(**chosen).remote(run, files)
+    actor = ray.remote(concurrency_groups={READING: 1})(Post)
+    return actor.options(**chosen).remote(run, files)
 
 
 @contextlib.contextmanager

@@ -68,8 +68,23 @@ def table(
 
 def document(root: Element) -> str:
     """Returns a page as text."""
+    name_apart(root)
     text = ElementTree.tostring(root, encoding="unicode", method="html")
     return f"<!doctype html>\n{text}\n"
+
+
+def name_apart(root: Element) -> None:
+    """Makes the names within each chart of a page its own.
+
+    Their maker gives the same names to the same parts of all charts.
+    """
+    for place, chart in enumerate(root.iter("svg")):
+        for one in chart.iter():
+            for name, value in one.attrib.items():
+                if name == "id":
+                    one.set(name, f"c{place}-{value}")
+                elif name != "aria-label" and value.startswith(("#", "url(#")):
+                    one.set(name, value.replace("#", f"#c{place}-", 1))
 
 
 def plain(text: str) -> str:

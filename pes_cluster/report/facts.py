@@ -39,9 +39,11 @@ def shared(history: History) -> str:
         sections = document.parse(history.config, history.name)
     except ConfigError:
         return ""
-    env = (sections.get("cluster") or {}).get("per_shard", {}).get("env")
-    if isinstance(env, dict):
-        env |= dict.fromkeys(env, HIDDEN)
+    section: Any = sections
+    for name in ("cluster", "per_shard", "env"):
+        section = section.get(name) if isinstance(section, dict) else None
+    if isinstance(section, dict):
+        section |= dict.fromkeys(section, HIDDEN)
     return document.write(sections)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import re
-import zlib
 from collections.abc import Callable, Sequence
 from xml.etree import ElementTree
 
@@ -43,19 +42,25 @@ _STYLE = STYLE | {
     "ytick.color": _INK,
     "ytick.major.size": 0,
 }
-_SHOWN = {
-    # Kind of event: its colour, its marker.
-    "lost": (1, "X"),
-    "recovered": (3, "o"),
-    "resumed": (4, ">"),
-    "fell_back": (1, "<"),
+_DOT = (5, ".")
+KINDS = {
+    # Of the events that are drawn, from below: the colour, the marker.
+    "finished": _DOT,
+    "stopped": _DOT,
     "failed": (1, "s"),
+    "checkpoint": (0, "|"),
     "checkpoint_failed": (1, "P"),
+    "moved": _DOT,
+    "joined": _DOT,
+    "drained": _DOT,
+    "recovered": (3, "o"),
+    "lost": (1, "X"),
+    "fell_back": (1, "<"),
     "refused": (2, "v"),
     "scaled": (2, "D"),
-    "checkpoint": (0, "|"),
+    "resumed": (4, ">"),
+    "started": _DOT,
 }
-_OTHER = (5, ".")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +116,16 @@ def swatch(number: int) -> Element:
 
 
 def timeline(events: Sequence[Happened], description: str) -> Element:
-    """Returns a chart of what befell a run, a row for each kind, over its time."""
+    """Returns a chart of what befell a run, a row for each kind, over its time.
+
+    Events of other kinds than `KINDS` are not drawn.
+    """
     seconds, kinds = clock(events), [str(event.get("event")) for event in events]
-    rows = list(dict.fromkeys(reversed([*_SHOWN, *kinds])))
-    rows = [kind for kind in rows if kind in kinds]
+    rows = [kind for kind in KINDS if kind in kinds]
 
     def draw(axes: Axes) -> None:
         for row, kind in enumerate(rows):
-            colour, marker = _SHOWN.get(kind, _OTHER)
+            colour, marker = KINDS[kind]
             at = [s for s, other in zip(seconds, kinds, strict=True) if other == kind]
             axes.plot(
                 at,
@@ -201,7 +208,6 @@ def _adapted(root: Element, description: str) -> Element:
         for name in list(one.attrib):
             value = one.attrib.pop(name)
             _keep(one, name.rpartition("}")[2], value)
-    _named(root)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.set("role", "img")
@@ -223,14 +229,3 @@ def _keep(one: Element, name: str, value: str) -> None:
             value = value.replace(colour, f"var(--{word})")
     if value:
         one.set(name, value)
-
-
-def _named(root: Element) -> None:
-    """Makes the names in a chart its own: others on the page may have the same."""
-    digest = f"c{zlib.crc32(ElementTree.tostring(root)):08x}"
-    for one in root.iter():
-        for name, value in list(one.attrib.items()):
-            if name == "id":
-                one.set(name, f"{digest}-{value}")
-            elif value.startswith(("#", "url(#")):
-                one.set(name, value.replace("#", f"#{digest}-", 1))

@@ -7,7 +7,7 @@ from pes_cluster.metrics.history import History, Leaf, Record
 from pes_cluster.plots import Series, averaged, series
 from pes_cluster.report import facts
 from pes_cluster.report.elements import Child, Element, node, table
-from pes_cluster.report.figures import Curve, lines, timeline
+from pes_cluster.report.figures import KINDS, Curve, lines, timeline
 from pes_cluster.report.incidents import incidents, moment
 
 _AXES = {"outer_step": "updates", "inner_steps": "inner"}
@@ -101,11 +101,6 @@ def events(history: History, level: str) -> list[Child]:
     quiet = all(one.kind in ("started", "finished") for one in found)
     if quiet:
         return [head, node("p", "Nothing befell this run.", class_="note")]
-    words = "What befell the run over its time: "
-    words += ", ".join(f"{kind} {count}" for kind, count in history.counts.items())
-    chart = timeline(history.events, words)
-    caption = "Time since its start; that between two sittings is left out"
-    drawn = node("figure", chart, node("figcaption", caption), class_="timeline")
     rows: list[list[Child]] = [
         [
             one.when,
@@ -122,10 +117,20 @@ def events(history: History, level: str) -> list[Child]:
     right = ["Update", "Back after", "Replayed"]
     return [
         head,
-        drawn,
+        _timeline(history),
         table("Events", [*headings, "More"], rows, right, class_="events"),
         _left_out(history),
     ]
+
+
+def _timeline(history: History) -> Element | None:
+    if not any(event.get("event") in KINDS for event in history.events):
+        return None
+    words = "What befell the run over its time: "
+    words += ", ".join(f"{kind} {count}" for kind, count in history.counts.items())
+    caption = "Time since its start; that between two sittings is left out"
+    drawn = timeline(history.events, words)
+    return node("figure", drawn, node("figcaption", caption), class_="timeline")
 
 
 def _left_out(history: History) -> Element | None:

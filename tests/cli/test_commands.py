@@ -20,6 +20,7 @@ from pes_cluster.cli import main
 from pes_cluster.config.run_config import load
 from pes_cluster.metrics import jsonl
 from pes_cluster.metrics.record import StepRecord
+from tests.report.reading import Reader
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOY = str(ROOT / "configs" / "toy_regression" / "pes.yaml")
@@ -136,6 +137,28 @@ def test_plot_and_compare(capsys: pytest.CaptureFixture[str]) -> None:
     assert "finished" in out
     assert out.splitlines()[-1] == "chart: all/comparison.png"
     assert pathlib.Path("all/comparison.png").stat().st_size > 5000
+
+
+def test_compare_and_report_say_the_same_and_where_it_lies(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, steps in (("a", 4), ("b", 8)):
+        extra = [f"run.outer_steps={steps}", "--run-dir", f"all/{name}"]
+        assert main(["run", *NANO, *extra]) == 0
+    capsys.readouterr()
+    assert main(["report", "all/a", "all/b/", "all/b"]) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    assert last == "results: all/a all/b/ all/b  report: all/report.html"
+    seen = Reader(pathlib.Path("all/report.html").read_text())
+    assert seen.of("h1") == ["all"] and seen.tags.count("section") == 2
+    assert main(["compare", "all/a", "all/b", "--out", "chart.png"]) == 0
+    *again, last = capsys.readouterr().out.splitlines()
+    assert (again, last) == (table, "chart: chart.png")
+    assert pathlib.Path("chart.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["report", "all/b"]) == 0
+    assert capsys.readouterr().out.endswith("  report: all/b/report.html\n")
+    # The run goes on where its report lies.
+    assert main(["run", *NANO, "run.outer_steps=9", "--run-dir", "all/b"]) == 0
 
 
 def test_config_show_and_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,9 @@ FILES = {
     "a_file": "",
     "full/notes.txt": "mine",
     "records/metrics.jsonl": "",
+    "done/metrics.jsonl": '{"outer_step": 1, "inner_steps": 10, "loss": 1.0}\n',
+    "odd/metrics.jsonl": '{"outer_step": 1}\n',
+    "odd/result.json": "{",
     "garbled/config.yaml": "task: 3\n",
     "tasks_of_mine.py": """
 import dataclasses
@@ -137,6 +140,17 @@ USES = {
     "resume garbled": (["resume", "garbled"], "garbled/config.yaml: task"),
     "plot nothing": (["plot", "nowhere"], "nowhere: holds no run"),
     "compare empty": (["compare", "records"], "holds no records yet"),
+    "compare into a folder": (["compare", "done", "--out", "full"], "full: cannot be"),
+    "report nothing": (["report", "done", "nowhere"], "nowhere: holds no run to show"),
+    "report no run": (["report", "full"], "full: holds no run to show"),
+    "report empty": (["report", "records"], "holds no records yet"),
+    "report garbled": (["report", "odd"], "odd/result.json: cannot be read"),
+    "report into nowhere": (
+        ["report", "done", "--out", "no_folder/a.html"],
+        "no_folder/a.html: cannot be written (No such file or directory)",
+    ),
+    "report into a folder": (["report", "done", "--out", "full"], "full: cannot be"),
+    "report below a file": (["report", "done", "--out", "a_file/x"], "a_file/x"),
     "show a wrong one": (["config", "show", TOY, "run.sed=1"], "did you mean seed?"),
 }
 

@@ -12,6 +12,7 @@ from pes_cluster.cluster.job import (
     follows,
     from_metadata,
     grouped,
+    meant,
     named,
     newest,
 )
@@ -126,3 +127,13 @@ def test_what_was_lost_goes_on_within_its_budget() -> None:
     assert follows(before, dataclasses.replace(before, number=7), 1) is None
     seven = dataclasses.replace(DIED, number=7)
     assert follows(before, seven, 1) == dataclasses.replace(after, number=8)
+
+
+def test_a_name_means_a_job_or_else_a_group() -> None:
+    one, two = Attempt("a", 1, "g"), Attempt("g", 1, "h")
+    jobs = {"a": one, "g": two}
+    assert meant(jobs, "a") == [one] and meant(jobs, "g") == [two]
+    assert meant(jobs, "h") == [two]
+    line = "x: no such job or group; jobs there: a, g; groups there: g, h"
+    with pytest.raises(JobError, match=f"^{line}$"):
+        meant(jobs, "x")

@@ -144,3 +144,20 @@ def _slice(client: Client, runs: pathlib.Path) -> None:
     rows = {line.split()[0]: line.split() for line in said.splitlines()[2:]}
     assert rows[short][1] == "finished" and rows[short][4] == "20"
     assert rows[pes][1] == "running" and float(rows[pes][3]) > 0
+    assert said.splitlines()[-1] == "chart: g.comparison.png"
+    _report(client, pes, short)
+
+
+def _report(client: Client, live: str, ended: str) -> None:
+    """What runs tells its history, what has ended has left it, out of sight."""
+    code, said = client.pes("report", "g")
+    assert code == 0 and said.splitlines()[-1] == "results: g  report: g.report.html"
+    page = (client.folder / "g.report.html").read_text()
+    assert page.count("<section") == 2 and live in page and ended in page
+    # Both sittings of the one that was resumed.
+    assert "resumed" in page and "scaled" in page
+    code, said = client.pes("report", ended, "--out", "one.html")
+    assert code == 0 and "20" in said
+    assert "pes-history" not in client.pes("logs", ended)[1]
+    code, said = client.pes("report", "nobody")
+    assert code == 1 and "no such job or group; jobs there" in said

@@ -1,5 +1,7 @@
 """A driver's mailbox on a real Ray: status out, commands in, answers out."""
 
+import os
+import pathlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +12,7 @@ import ray
 from pes_cluster.cluster.control import Answer, CommandError, Scale, Stop, to_json
 from pes_cluster.cluster.events import Event
 from pes_cluster.cluster.status import RunStatus, from_json
+from pes_cluster.metrics.history import Files, from_text
 from pes_cluster.metrics.record import StepRecord
 from pes_cluster.ray_backend import inquiry, mailbox
 from pes_cluster.ray_backend.mailbox import NAMESPACE, Mailbox, Post, post_name
@@ -89,6 +92,33 @@ def test_commands_come_in_order_and_are_answered(box: Mailbox) -> None:
     taken[0].answer(Answer(True, "scaled"))
     assert eventually(lambda: ray.get(post.answer.remote("1"))).line == "scaled"
     assert box.take() == []
+
+
+def test_a_post_reads_what_the_run_has_to_show_beside_its_other_work(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The file of metrics is a pipe, so that reading it takes as long as we like."""
+    files = Files(*(tmp_path / name for name in ("config", "metrics", "e", "r")))
+    files.config.write_text("task: {type: toy_regression}\n")
+    os.mkfifo(files.metrics)
+    box = Mailbox(RunStatus("c", 100), files)
+    try:
+        post: Any = ray.get_actor(post_name("c"), namespace=NAMESPACE)
+        call = post.history.remote()
+        with files.metrics.open("w") as metrics:
+            box.on_record(STEP)
+            eventually(lambda: '"outer_step": 4' in inquiry.status(["c"])[0])
+            metrics.write(STEP.to_json() + "\n")
+        told = from_text(ray.get(call, timeout=20))
+        assert (told.name, told.recorded) == ("c", 1)
+        assert told.records[0]["loss"] == 3.0
+        assert told.config == "task: {type: toy_regression}\n"
+    finally:
+        box.close()
+
+
+def test_a_run_without_a_post_or_files_shows_nothing(box: Mailbox) -> None:
+    assert inquiry.history(["a", "absent"]) == []
 
 
 def test_a_command_without_an_answer_in_time(box: Mailbox) -> None:
