@@ -10,21 +10,16 @@ so a client needs nothing but the address of the jobs and the token. People wait
 it loads nothing that computes.
 """
 
-import dataclasses
-import json
 import sys
 import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from pes_cluster.cluster.control import Answer
 from pes_cluster.cluster.marks import MARK
 from pes_cluster.ray_backend.mailbox import NAMESPACE, post_name
-from pes_cluster.ray_backend.session import connect
 
 END = "end"  # The last line.
 PATIENCE = 10.0  # Seconds for one answer of a post.
@@ -38,17 +33,7 @@ def status(names: Sequence[str]) -> list[str]:
     Args:
         names: The runs'; none: of all.
     """
-    calls = []
-    for name in names or runs():
-        try:
-            post = ray.get_actor(post_name(name), namespace=NAMESPACE)
-            calls.append(post.status.remote())
-        except (ValueError, RayError):
-            continue  # It has not begun, or has ended.
-    if not calls:
-        return []
-    answered, _ = ray.wait(calls, num_returns=len(calls), timeout=PATIENCE)
-    return [line for line in map(_line, answered) if line]
+    return _told(names or runs(), lambda post: post.status, PATIENCE)
 
 
 def runs() -> list[str]:
@@ -72,17 +57,7 @@ def watch(names: Sequence[str], seconds: float) -> Iterator[list[str]]:
 
 def history(names: Sequence[str]) -> list[str]:
     """What each run has to show that has a post, as text; all read at once."""
-    calls = []
-    for name in names:
-        try:
-            post = ray.get_actor(post_name(name), namespace=NAMESPACE)
-            calls.append(post.history.remote())
-        except (ValueError, RayError):
-            continue  # It has not begun, or has ended.
-    if not calls:
-        return []
-    answered, _ = ray.wait(calls, num_returns=len(calls), timeout=READING)
-    return [line for line in map(_line, answered) if line]
+    return _told(names, lambda post: post.history, READING)
 
 
 def ask(name: str, command: str, seconds: float) -> Answer | None:
@@ -127,6 +102,23 @@ def main(arguments: Sequence[str]) -> None:
 def snapshot(lines: Sequence[str]) -> str:
     """How all runs stand at one moment, in one line."""
     return f"[{', '.join(lines)}]"
+
+
+def _told(
+    names: Sequence[str], method: Callable[[Any], Any], seconds: float
+) -> list[str]:
+    """What the posts of runs answer within so long, those that do."""
+    calls = []
+    for name in names:
+        try:
+            post = ray.get_actor(post_name(name), namespace=NAMESPACE)
+            calls.append(method(post).remote())
+        except (ValueError, RayError):
+            continue  # It has not begun, or has ended.
+    if not calls:
+        return []
+    answered, _ = ray.wait(calls, num_returns=len(calls), timeout=seconds)
+    return [line for line in map(_line, answered) if line]
 
 
 def _line(call: Any) -> str:

@@ -194,8 +194,8 @@ def _opened(run: str, files: "Files | None" = None) -> Any:
         "namespace": NAMESPACE,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
     }
-    actor = ray.remote(concurrency_groups={READING: 1})(Post)
-    return actor.options(**chosen).remote(run, files)
+    groups: dict[str, Any] = {"concurrency_groups": {READING: 1}}
+    return ray.remote(**groups)(Post).options(**chosen).remote(run, files)
 
 
 @contextlib.contextmanager

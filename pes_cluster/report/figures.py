@@ -86,6 +86,7 @@ def lines(curves: Sequence[Curve], description: str, spread: bool = False) -> El
         description: For who does not see it.
         spread: Whether short curves may be spread out by a logarithmic x axis.
     """
+    several = len({curve.number for curve in curves}) > 1
 
     def draw(axes: Axes) -> None:
         for curve in curves:
@@ -94,9 +95,10 @@ def lines(curves: Sequence[Curve], description: str, spread: bool = False) -> El
                 x,
                 y,
                 color=_colour(curve.number),
-                linestyle="-" if curve.faint else _DASHES[curve.number % len(_DASHES)],
+                linestyle=_DASHES[curve.number % len(_DASHES)] if several else "-",
                 linewidth=0.7 if curve.faint else 1.8,
                 alpha=0.4 if curve.faint else 1.0,
+                zorder=2.0 if curve.faint else 2.5,
                 marker="o" if len(x) == 1 else None,
                 markersize=4,
             )

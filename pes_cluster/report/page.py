@@ -28,13 +28,13 @@ _COLUMNS = {
     "Inner steps": "inner_steps",
     "Particles": "particles",
     "Shards": "shards",
-    "Seconds": "seconds",
+    "Wall seconds": "seconds",
     "Steps/s": "steps_per_second",
     "Lost": "lost",
     "Recovered": "recovered",
-    "Theta": "theta",
+    "Theta hash": "theta",
 }
-_WORDS = ("Run", "Status", "Theta")
+_WORDS = ("Run", "Status", "Theta hash")
 
 
 def page(histories: Sequence[History], title: str, made: datetime.datetime) -> str:

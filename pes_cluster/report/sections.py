@@ -46,7 +46,10 @@ def _figure(
             if not found[name][1].any():  # No accumulator is kept, say.
                 continue
             smooth = averaged(runs[name], x, field)
-            drawn += _drawn(field, found[name], smooth, place, alone=len(runs) == 1)
+            curve = found[name] if field == "eval_loss" else smooth
+            drawn.append(Curve(curve, place))
+            if len(runs) == 1:
+                drawn += _rough(runs[name], x, field, place)
         words = f"{_CHARTS[field]} against {_WORDS[axis]}: {_ends(found)}"
         chart = lines(drawn, words, spread=axis == "inner")
         charts.append(node("div", chart, node("p", _WORDS[axis]), class_=f"by-{axis}"))
@@ -58,14 +61,15 @@ def _worth_drawing(points: Series) -> bool:
     return len(points[1]) > 1 and bool(points[1].any())
 
 
-def _drawn(
-    field: str, points: Series, smooth: Series, place: int, alone: bool
-) -> list[Curve]:
-    if field == "eval_loss":
-        return [Curve(points, place)]
-    if len(smooth[0]) == len(points[0]) or not alone:
-        return [Curve(smooth, place)]
-    return [Curve(points, place, faint=True), Curve(smooth, place)]
+def _rough(records: Sequence[Record], x: str, field: str, place: int) -> list[Curve]:
+    """The points behind a smoothed curve, but for those that stand for few steps."""
+    steps = [record.get("steps") or 0 for record in records]
+    even = [
+        record
+        for record, count in zip(records, steps, strict=True)
+        if 2 * count >= max(steps)
+    ]
+    return [] if field == "eval_loss" else [Curve(series(even, x, field), place, True)]
 
 
 def _ends(found: Mapping[str, Series]) -> str:
@@ -171,6 +175,8 @@ def settings(history: History, level: str) -> list[Child]:
         return []
     shown = node("pre", node("code", text), tabindex="0")
     opened = node("details", node("summary", "All settings, as YAML"), shown)
+    if level == "h2":
+        opened.set("open", "open")
     return [node(level, "Settings"), opened]
 
 
