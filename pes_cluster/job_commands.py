@@ -225,12 +225,22 @@ def histories(
     ]
 
 
-def job(name: Name) -> int:
-    """Runs a job on the cluster: what `pes submit` has submitted calls it."""
+def job(
+    name: Name,
+    file: Annotated[
+        pathlib.Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML file.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...")
+    ] = None,
+) -> int:
+    """Runs a job on the cluster: what was submitted there calls it.
+
+    `pes submit` leaves the configuration in the environment; a manifest names a file.
+    """
     print(_whereabouts(name, os.environ.get(SENDER, "")), flush=True)
-    if CONFIG not in os.environ:
-        raise JobError(f"{name}: pes submit starts jobs, on a cluster")
-    config = run_config.parse(os.environ[CONFIG], CONFIG)
+    config = _job_config(name, file, overrides or ())
+    os.environ[JOB] = name  # For the driver, which says under this name how it stands.
     folder = pathlib.Path(os.environ.get(RUNS) or "~/pes_runs").expanduser()
     directory = RunDirectory(folder / name)
     with tempfile.TemporaryDirectory() as scratch:
@@ -347,6 +357,16 @@ def _await_free(directory: RunDirectory) -> None:
     end = time.monotonic() + FREE_SECONDS
     while directory.is_running() and time.monotonic() < end:
         time.sleep(1.0)
+
+
+def _job_config(
+    name: str, file: pathlib.Path | None, overrides: Sequence[str]
+) -> RunConfig:
+    if file is not None:
+        return run_config.load(file, overrides)
+    if CONFIG not in os.environ:
+        raise JobError(f"{name}: pes submit starts jobs, on a cluster; or name a file")
+    return run_config.parse(os.environ[CONFIG], CONFIG)
 
 
 def _tell_end(name: str, config: RunConfig, directory: RunDirectory) -> None:

@@ -2,8 +2,13 @@
 
 from pes_cluster.ray_backend.health import HEALTH
 
+# For a node that is told to go (SIGTERM): its blocks move, its driver saves. As soon as
+# nothing runs there any more it goes; Ray's own 30 s are short for a large checkpoint.
+DRAIN_SECONDS = 120
+
 NODE = HEALTH | {
     "RAY_AUTH_MODE": "token",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN_SECONDS),
     "RAY_USAGE_STATS_ENABLED": "0",
     # A job may wait so long for room; after 15 minutes Ray would call it failed.
     "RAY_JOB_START_TIMEOUT_SECONDS": str(7 * 24 * 3600),

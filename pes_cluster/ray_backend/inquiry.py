@@ -10,16 +10,21 @@ so a client needs nothing but the address of the jobs and the token. People wait
 it loads nothing that computes.
 """
 
+import dataclasses
+import json
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
+from pes_cluster.cluster.control import Answer
 from pes_cluster.cluster.marks import MARK
 from pes_cluster.ray_backend.mailbox import NAMESPACE, post_name
+from pes_cluster.ray_backend.session import connect
 
 END = "end"  # The last line.
 PATIENCE = 10.0  # Seconds for one answer of a post.
