@@ -75,7 +75,10 @@ lock: .venv/.dev  ## Pin the newest versions that pyproject.toml allows.
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra dev --extra data --extra control \
 	  --output-file requirements-dev.lock
-	! grep -nE '://|^-' requirements.lock requirements-dev.lock
+	$(COMPILE) --extra cuda --constraint requirements.lock \
+	  --output-file deploy/requirements-cuda.lock
+	! grep -nE '://|^-' requirements.lock requirements-dev.lock \
+	  deploy/requirements-cuda.lock
 
 clean:  ## Remove what the tools left; .venv and runs stay.
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

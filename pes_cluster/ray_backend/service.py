@@ -174,7 +174,9 @@ def _start(service: Service, flags: Sequence[str], env: dict[str, str]) -> None:
     log = pathlib.Path(service.folder) / f"node_{time.monotonic_ns()}.log"
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *flags, "--block"]
     command += [f"--node-ip-address={LOOPBACK}", "--disable-usage-stats"]
-    command += ["--dashboard-agent-listen-port=0", f"--temp-dir={service.folder}"]
+    # A folder each: nodes that share one replace each other's working directories.
+    folder = tempfile.mkdtemp(prefix="n", dir=service.folder)
+    command += ["--dashboard-agent-listen-port=0", f"--temp-dir={folder}"]
     command += [f"--object-store-memory={STORE_BYTES}"]
     with log.open("wb") as out:
         process = subprocess.Popen(
