@@ -99,7 +99,7 @@ def test_the_commands_of_the_instructions_are_ours() -> None:
     for line in found:
         command, given = parsed(shlex.split(line)[1:])
         for config in given.get("configs") or ():
-            assert "=" in config or (ROOT / config).exists(), line
+            assert "=" in config or list(ROOT.glob(config)), line
         assert command in ("submit", "status", "logs", "scale", "stop", "resume"), line
 
 

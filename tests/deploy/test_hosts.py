@@ -290,6 +290,8 @@ def test_symmetric_run_is_called_as_this_ray_has_it() -> None:
     assert {"--address", "--min-nodes"} <= named & own
     refused = {"--head", "--node-ip-address", "--port", "--block"}
     assert not named & refused
+    # The flags go to every node, and a worker does not take these.
+    assert not named & {"--include-dashboard", "--redis-shard-ports"}
     # It takes no environment along: without this the run would start a Ray of its own.
     assert after[:2] == ["env", "RAY_ADDRESS=$address"]
     # What is no option of its own goes to `ray start`, by "=": else it would be torn.
