@@ -72,7 +72,7 @@ class RunDirectory:
     def is_running(self) -> bool:
         """Whether a process is running the run now."""
         try:
-            with (self.path / "lock").open() as lock:
+            with (self.path / "lock").open("rb") as lock:
                 return not _locked(lock, fcntl.LOCK_SH)
         except OSError:
             return False
@@ -150,7 +150,7 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "lock").open("a+")
+            lock = (self.path / "lock").open("a+b", buffering=0)
         except OSError as error:
             raise self.unwritable(error) from error
         with lock:
@@ -162,6 +162,7 @@ class RunDirectory:
                     whole_file.write(self.config, text)
                 self.result.unlink(missing_ok=True)
             except OSError as error:
+                self._leave_nothing()
                 raise self.unwritable(error) from error
             yield
 
@@ -257,6 +258,13 @@ class RunDirectory:
             return dataclasses.replace(history, status="running")
         return history
 
+    def _leave_nothing(self) -> None:
+        """Takes away a directory in which no run could be begun."""
+        if not self.holds_run():
+            with contextlib.suppress(OSError):
+                (self.path / "lock").unlink()
+                self.path.rmdir()
+
     def unwritable(self, error: OSError) -> RunDirectoryError:
         """Returns the refusal of a directory that cannot be written."""
         return unwritable(self.path, error)
@@ -283,25 +291,24 @@ def _foreign(path: pathlib.Path) -> bool:
     return path.name != "lock" and not path.name.startswith(".config.yaml.")
 
 
-def _take(lock: IO[str], path: pathlib.Path) -> None:
+def _take(lock: IO[bytes], path: pathlib.Path) -> None:
     """Makes the lock ours until it is closed, and writes into it who we are."""
     # Somebody may hold it for a moment, to see whether it is held.
     end = time.monotonic() + 1
     while not _locked(lock, fcntl.LOCK_EX):
         if time.monotonic() >= end:
             lock.seek(0)
-            holder = lock.read(200).strip() or "unknown"
+            holder = lock.read(200).decode(errors="replace").strip() or "unknown"
             raise RunDirectoryError(
                 f"{path}: is being run by another process ({holder})"
             )
         time.sleep(0.05)
     with contextlib.suppress(OSError):  # Only said for people; a full disk may refuse.
         lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
 
-def _locked(lock: IO[str], kind: int) -> bool:
+def _locked(lock: IO[bytes], kind: int) -> bool:
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -102,7 +102,7 @@ def probe(folder: str) -> None:
         CheckpointError: The folder cannot be written.
     """
     name = f"probe_{uuid.uuid4().hex[:8]}"
-    write(folder, name, b"")
+    write(folder, name, bytes(1024))  # A full disk takes empty ones.
     remove(folder, name)
 
 
