@@ -111,6 +111,31 @@ def test_what_asks_a_driver_loads_nothing_that_computes():
     assert done.stdout.split() == []
 
 
+UNPICKLERS = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+
+
+def test_nothing_is_unpickled():
+    """What lies in storage may be anybody's, and to unpickle it is to run it."""
+    assert not [
+        (name(path), module)
+        for path in sources(PACKAGE)
+        for module in imported(path)
+        if module.split(".")[0] in UNPICKLERS
+    ]
+
+
+def test_arrays_are_read_without_what_is_pickled_in_them():
+    asked = [
+        {word.arg: ast.unparse(word.value) for word in call.keywords}
+        for path in sources(PACKAGE)
+        for call in ast.walk(tree(path))
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) in ("np.load", "numpy.load", "jnp.load")
+    ]
+    assert len(asked) == 2
+    assert all(words.get("allow_pickle") == "False" for words in asked)
+
+
 def test_files_are_short():
     lines = {
         name(path): len(path.read_text(encoding="utf-8").splitlines())

@@ -122,8 +122,9 @@ def load(name: str, data_dir: str | None = None) -> Images:
 @functools.lru_cache
 def _digits() -> Images:
     folder = importlib.resources.files("pes_cluster.tasks") / "data"
-    with (folder / "digits.npz").open("rb") as file, np.load(file) as arrays:
-        images, labels = arrays["images"], arrays["labels"]
+    with (folder / "digits.npz").open("rb") as file:
+        with np.load(file, allow_pickle=False) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
     return _split(images, labels, 1500, offset=0.30511 * 16, scale=0.37503 * 16)
 
 

@@ -102,13 +102,28 @@ def test_the_run_goes_on_from_the_older_one_to_the_same_bits(
     assert rest[0].outer_step == 6 and sha256(resumed.theta) == sha256(whole.theta)
 
 
+class Opened:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return pathlib.Path.touch, (self.path,)
+
+
 def test_no_pickle_is_read(copy: pathlib.Path) -> None:
     """A part of objects, in a manifest that is consistent with it."""
+    trace = copy / "trace"
     folder = copy / "step_00000010"
     path = named(folder, "first part")
-    replace_part(path, {"0/.memory": np.array([print], dtype=object)})
+    replace_part(path, {"0/.memory": np.array([Opened(trace)], dtype=object)})
     with pytest.raises(CheckpointError, match=f"{path.name}.*not a part"):
         CheckpointStore(str(copy)).read(10)
+    assert not trace.exists()
+    with np.load(path, allow_pickle=True) as file:
+        file["0/.memory"]
+    assert trace.exists()
 
 
 @pytest.mark.parametrize(
