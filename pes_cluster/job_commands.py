@@ -92,7 +92,12 @@ def submit(
     group: Annotated[str, typer.Option(help="To compare the jobs by.")] = "",
     name: Annotated[str | None, typer.Option(help="Of the job, if it is one.")] = None,
     working_dir: Annotated[
-        pathlib.Path, typer.Option(help="Travels with the job: your own modules.")
+        pathlib.Path,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Travels with the job: your own modules, which are looked for there.",
+        ),
     ] = pathlib.Path("."),
     wait: Annotated[
         bool, typer.Option("--wait", help="Until the jobs end, and with their status.")
@@ -105,7 +110,9 @@ def submit(
     """Submit configurations as jobs; a job of that name that ended goes on."""
     files = [word for word in configs if "=" not in word]
     overrides = [word for word in configs if "=" in word]
-    loaded = [run_config.load(pathlib.Path(file), overrides) for file in files]
+    paths = [pathlib.Path(file).absolute() for file in files]
+    with contextlib.chdir(working_dir):  # As it will be where the job runs.
+        loaded = [run_config.load(path, overrides) for path in paths]
     wanted = _names(loaded, group, name)
     jobs = client(address, token_file)
     there = newest(jobs.attempts())

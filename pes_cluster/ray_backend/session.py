@@ -7,7 +7,6 @@ most of its memory at the first import.
 import contextlib
 import functools
 import logging
-import math
 import os
 import secrets
 import signal
@@ -24,7 +23,6 @@ from ray.exceptions import RayError
 
 from pes_cluster.cluster.settings import ClusterSettings
 from pes_cluster.ray_backend import endpoint
-from pes_cluster.ray_backend.room import Offer, lacking
 
 
 class RayStartError(ValueError):
@@ -39,7 +37,7 @@ def session(settings: ClusterSettings) -> Iterator[None]:
     """A Ray to run on: the one that RAY_ADDRESS names (inside a job), or our own.
 
     Raises:
-        RayStartError: Ray cannot be started or reached, or is too small.
+        RayStartError: Ray cannot be started or reached.
     """
     _leave_gpus_to_shards()
     if ray.is_initialized():
@@ -52,15 +50,7 @@ def session(settings: ClusterSettings) -> Iterator[None]:
         return
     cores = len(os.sched_getaffinity(0))
     wanted = (settings.shards or 0) * settings.per_shard.num_cpus
-    given = max(cores, -(-wanted // 1))
-    # What is known now needs no Ray, which takes seconds.
-    here = Offer(
-        "here", {"CPU": given, "GPU": math.inf}, settings.per_shard.labels, head=True
-    )
-    line = lacking(settings, [here])
-    if line is not None:
-        raise RayStartError(line)
-    with embedded(given):
+    with embedded(max(cores, -(-wanted // 1))):
         yield
 
 

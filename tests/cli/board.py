@@ -8,7 +8,13 @@ from typing import Any
 from pes_cluster.cluster.job import Attempt
 from pes_cluster.config.run_config import digest, load
 
-NODE = {"state": "ALIVE", "resources_total": {"CPU": 4.0, "memory": 1e9}}
+NODE = {
+    "state": "ALIVE",
+    "node_ip": "127.0.0.1",
+    "is_head_node": True,
+    "resources_total": {"CPU": 4.0, "memory": 1e9, "driver": 64.0},
+    "labels": {},
+}
 
 
 def jobs(config: str) -> list[dict[str, Any]]:
@@ -48,7 +54,7 @@ class Board(http.server.ThreadingHTTPServer):
         self.answers: dict[str, Any] = {
             "/api/version": ray,
             "/api/jobs/": listed,
-            "/api/v0/nodes?detail=1": nodes,
+            "/api/v0/nodes": nodes,
             "/old/api/version": {"ray_version": "1.0.0"},
             "/odd/api/version": ["no", "dashboard"],
         } | {f"/api/jobs/{one['submission_id']}": one for one in listed}
@@ -58,7 +64,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: Board
 
     def do_GET(self) -> None:  # noqa: N802
-        answer = self.server.answers.get(self.path)
+        answer = self.server.answers.get(self.path.partition("?")[0])
         self.send_response(404 if answer is None else 200)
         self.end_headers()
         self.wfile.write(json.dumps(answer).encode())

@@ -29,6 +29,8 @@ class Scene:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text.encode(errors="surrogateescape"))
+            if name.endswith("_token"):
+                path.chmod(0o600)
 
     def arguments(self, given: list[str]) -> list[str]:
         """What is given, with the places that only the scene knows."""

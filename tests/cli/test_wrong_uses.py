@@ -16,7 +16,7 @@ from pes_cluster.cli import main
 
 from .board import Board
 from .scene import Scene
-from .wrong_uses import TOY, USES, Use, mine, run
+from .wrong_uses import FILES, TOY, USES, Use, mine, run
 
 ROOT = pathlib.Path(__file__).parents[2]
 OURS = ("PES_", "RAY_AUTH_TOKEN", "RAY_ADDRESS")  # What the environment may tell us.
@@ -62,11 +62,27 @@ def test_there_are_many() -> None:
     assert len(USES) > 150
 
 
+def test_a_jobs_own_modules_are_looked_for_in_its_working_directory(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = scene.folder / "of_a_job"
+    folder.mkdir()
+    (folder / "own_tasks.py").write_text(FILES["tasks_of_mine.py"])
+    words = [TOY, "task={type: 'own_tasks:Sound'}", "--working-dir", "of_a_job"]
+    assert main(["submit", *words, "--address", scene.board.address]) == 1
+    assert "own_tasks" not in capsys.readouterr().err
+    assert scene.board.changes  # It was accepted, as far as that goes on a stub.
+
+
 # What only a process of its own shows: the imports, the exit status, what others print.
 PROCESSES = {
     "a GPU where there is none": Use(
         run("cluster.fuse=1", "cluster.pool=ray", "cluster.per_shard.num_gpus=1"),
         "cluster.shards: 1 with 1 GPU each need 1 GPU, the cluster has 0",
+    ),
+    "more CPUs than there are": Use(
+        run("cluster.fuse=1", "cluster.pool=ray", "cluster.per_shard.num_cpus=4000"),
+        "cluster.shards: 1 with 4000 CPU each need 4000 CPU, the cluster has",
     ),
     "odd N": USES["odd N"],
     "theta of integers": USES["theta of integers"],

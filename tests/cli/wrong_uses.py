@@ -145,9 +145,11 @@ class NoTask: pass
     "made/config.yaml": TOY_IN_FULL,
     "newer/config.yaml": f"{TOY_IN_FULL}wizard: {{spells: 3}}\n",
     "no_text.yaml": "\udcff\udcfe",
+    "mine.yaml": TOY_IN_FULL.replace("toy_regression", "my_own:Task"),
+    "my_own.py": "raise AssertionError\n",
     "tabs.yaml": "task:\n\t- x\n",
-    "token": "secret",
     "empty_token": "",
+    "odd_token": "\udcff\udcfe",
     "folder_token/notes.txt": "",
 }
 
@@ -248,10 +250,6 @@ USES = {
     "no shards": Use(run("cluster.shards=0"), "cluster.shards: 0"),
     "no deadline": Use(run("cluster.step_deadline=0"), "cluster.step_deadline: 0.0"),
     "a cap below": Use(run("estimator.loss_cap=-1"), "estimator.loss_cap: -1.0"),
-    "more CPUs than there are": Use(
-        run("cluster.fuse=1", "cluster.pool=ray", "cluster.per_shard.num_cpus=4000"),
-        "cluster.shards: 1 with 4000 CPU each need 4000 CPU, the cluster has",
-    ),
     # --- Types, deep in the sections ---
     "text deep inside": Use(
         run("cluster.per_shard.num_cpus=many"),
@@ -423,7 +421,7 @@ USES = {
         on_board("list", "--token-file", "folder_token"), "token cannot be read", 1
     ),
     "token no text": Use(
-        on_board("list", "--token-file", "no_text.yaml"), "token cannot be read", 1
+        on_board("list", "--token-file", "odd_token"), "token cannot be read", 1
     ),
     # --- Jobs ---
     "submit nothing": Use(["submit"], "CONFIG"),
@@ -457,6 +455,13 @@ USES = {
     ),
     "GPUs of a cluster without": Use(
         on_board("submit", TOY, "cluster.per_shard.num_gpus=1"), "need 1 GPU", 1
+    ),
+    "a module of another folder": Use(
+        on_board("submit", "mine.yaml", "--working-dir", "full"),
+        "task.type: module 'my_own' ",
+    ),
+    "a folder that is not there": Use(
+        on_board("submit", TOY, "--working-dir", "nowhere"), "--working-dir"
     ),
     "status of no job": Use(
         on_board("status", "nobody"), "nobody: no such job; jobs", 1
