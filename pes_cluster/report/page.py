@@ -45,12 +45,13 @@ def page(histories: Sequence[History], title: str, made: datetime.datetime) -> s
         title: What they are together.
         made: When.
     """
-    order = {one.name: place for place, one in enumerate(histories)}
     several = len(histories) > 1
     parts = _overview(histories) if several else _single(histories[0])
     body = [_header(histories, title), _switch(), node("main", *parts)]
     if several:
-        body += [_run(one, order[one.name]) for one in histories]
+        body += [
+            _run(one, place, len(histories)) for place, one in enumerate(histories)
+        ]
     return document(_html(title, [*body, _footer(made)]))
 
 
@@ -89,7 +90,7 @@ def _single(history: History) -> list[Child]:
         _facts(history),
         _totals([history]),
         _failure(history),
-        *_rest(history, 0, level="h2"),
+        *_rest(history, 0, "h2", on_page=1),
     ]
 
 
@@ -98,20 +99,24 @@ def _overview(histories: Sequence[History]) -> list[Child]:
         _totals(histories),
         node("h2", "Curves"),
         _legend(histories),
-        *curves({one.name: one.records for one in histories}, range(len(histories))),
+        *curves(
+            {one.name: one.records for one in histories},
+            range(len(histories)),
+            len(histories),
+        ),
         _methods(histories),
         _differences(histories),
     ]
 
 
-def _run(history: History, place: int) -> Element:
+def _run(history: History, place: int, on_page: int) -> Element:
     head = node("h2", swatch(place), " ", history.name, " ", _pill(history.status))
-    body = [_facts(history), _failure(history), *_rest(history, place, level="h3")]
+    body = [_facts(history), _failure(history), *_rest(history, place, "h3", on_page)]
     return node("section", head, *body, class_="run", id=f"run-{place}")
 
 
-def _rest(history: History, place: int, level: str) -> list[Child]:
-    drawn = curves({history.name: history.records}, [place])
+def _rest(history: History, place: int, level: str, on_page: int) -> list[Child]:
+    drawn = curves({history.name: history.records}, [place], on_page)
     if not drawn:
         drawn = [node("p", "There are no records yet.", class_="note")]
     return [

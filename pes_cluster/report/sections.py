@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from pes_cluster.metrics.history import History, Leaf, Record
 from pes_cluster.plots import Series, averaged, series
 from pes_cluster.report import facts
@@ -18,23 +20,28 @@ _CHARTS = {
     "mean_gradient_norm": "Norm of the estimated gradient",
     "mean_accumulator_norm": "Norm of the accumulator",
 }
+_POINTS, _FEWEST = 1600, 50  # In all the lines of one chart, and in each.
 _LATEST = 8  # Checkpoints in the table.
 
 
-def curves(runs: Mapping[str, Sequence[Record]], places: Sequence[int]) -> list[Child]:
+def curves(
+    runs: Mapping[str, Sequence[Record]], places: Sequence[int], on_page: int = 1
+) -> list[Child]:
     """Returns the charts of runs that have something to draw, against either axis.
 
     Args:
         runs: Records by name.
         places: A number for each run, which gives its colour.
+        on_page: Runs on the page: the more, the fewer points has each line.
     """
-    found = [_figure(field, runs, places) for field in _CHARTS]
+    limit = max(_POINTS // max(on_page, 1), _FEWEST)
+    found = [_figure(field, runs, places, limit) for field in _CHARTS]
     drawn = [one for one in found if one is not None]
     return [node("div", *drawn, class_="charts")] if drawn else []
 
 
 def _figure(
-    field: str, runs: Mapping[str, Sequence[Record]], places: Sequence[int]
+    field: str, runs: Mapping[str, Sequence[Record]], places: Sequence[int], limit: int
 ) -> Element | None:
     charts = []
     for x, axis in _AXES.items():
@@ -47,9 +54,9 @@ def _figure(
                 continue
             smooth = averaged(runs[name], x, field)
             curve = found[name] if field == "eval_loss" else smooth
-            drawn.append(Curve(curve, place))
+            drawn.append(Curve(_at_most(limit, curve), place))
             if len(runs) == 1:
-                drawn += _rough(runs[name], x, field, place)
+                drawn += _rough(runs[name], x, field, place, limit)
         words = f"{_CHARTS[field]} against {_WORDS[axis]}: {_ends(found)}"
         chart = lines(drawn, words, spread=axis == "inner")
         charts.append(node("div", chart, node("p", _WORDS[axis]), class_=f"by-{axis}"))
@@ -61,7 +68,17 @@ def _worth_drawing(points: Series) -> bool:
     return len(points[1]) > 1 and bool(points[1].any())
 
 
-def _rough(records: Sequence[Record], x: str, field: str, place: int) -> list[Curve]:
+def _at_most(limit: int, points: Series) -> Series:
+    """Every n-th point and the last."""
+    x, y = points
+    stride = max(-(-len(x) // limit), 1)
+    places = np.unique([*range(0, len(x), stride), *range(len(x))[-1:]]).astype(int)
+    return x[places], y[places]
+
+
+def _rough(
+    records: Sequence[Record], x: str, field: str, place: int, limit: int
+) -> list[Curve]:
     """The points behind a smoothed curve, but for those that stand for few steps."""
     steps = [record.get("steps") or 0 for record in records]
     even = [
@@ -69,7 +86,9 @@ def _rough(records: Sequence[Record], x: str, field: str, place: int) -> list[Cu
         for record, count in zip(records, steps, strict=True)
         if 2 * count >= max(steps)
     ]
-    return [] if field == "eval_loss" else [Curve(series(even, x, field), place, True)]
+    if field == "eval_loss":
+        return []
+    return [Curve(_at_most(limit, series(even, x, field)), place, faint=True)]
 
 
 def _ends(found: Mapping[str, Series]) -> str:

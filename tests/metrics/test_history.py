@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pes_cluster.metrics import history
@@ -40,6 +40,7 @@ EVENTS = st.lists(
 )
 
 
+@settings(max_examples=50)
 @given(st.text(), RECORDS, EVENTS)
 def test_it_is_the_same_after_a_journey(
     name: str, records: list[dict[str, Any]], events: list[dict[str, Any]]
