@@ -18,9 +18,9 @@ from tests.deploy.manifests import ROOT, SLURM_SCRIPT
 from tests.hosts.hosts import DISK, Hosts, inner_pid, lacking
 from tests.hosts.ray_nodes import environment
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
-START_SECONDS = 120.0
+START_SECONDS = 240.0
 STOP_SECONDS = 60.0
 LEAVE_SECONDS = 120.0
 HOME, RUN = f"{DISK}/home", f"{DISK}/run"
