@@ -36,10 +36,12 @@ class Endpoint:
     Attributes:
         address: A URL.
         token: What opens it; None: nothing does, or nothing need.
+        token_file: Where that was read; it must not travel with a job.
     """
 
     address: str
     token: str | None = dataclasses.field(default=None, repr=False)
+    token_file: pathlib.Path | None = dataclasses.field(default=None, compare=False)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -61,9 +63,10 @@ def find(address: str | None, token_file: pathlib.Path | None) -> Endpoint:
             "this machine with pes up"
         )
     own = here.token_file if here and here.address == named.rstrip("/") else None
-    path = token_file or own or os.environ.get(_TOKEN_PATH)
-    token = _read(pathlib.Path(path)) if path else os.environ.get(_TOKEN)
-    endpoint = Endpoint(named.rstrip("/"), token or None)
+    chosen = token_file or own or os.environ.get(_TOKEN_PATH)
+    path = pathlib.Path(chosen).expanduser() if chosen else None
+    token = _read(path) if path else os.environ.get(_TOKEN)
+    endpoint = Endpoint(named.rstrip("/"), token or None, path)
     refused = refusal(endpoint, trusted())
     if refused is not None:
         raise JobError(refused)
@@ -209,7 +212,7 @@ def _loopback(host: str) -> bool:
 def _read(path: pathlib.Path) -> str:
     """The token in a file that nobody else may read."""
     try:
-        with path.expanduser().open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read().strip()
     except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+import re
 import shlex
 import time
 import uuid
@@ -97,7 +98,7 @@ class Jobs:
         """Submits an attempt; returns when the cluster has taken it."""
         runtime_env = {
             "working_dir": str(entry.working_dir),
-            "excludes": _EXCLUDED,
+            "excludes": excluded(entry.working_dir, self._endpoint.token_file),
             "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(SAVE_SECONDS), **entry.env},
         }
         command = f"exec python -m pes_cluster job {attempt.name}"
@@ -278,6 +279,22 @@ class Jobs:
         except (requests.RequestException, RuntimeError, ValueError, OSError) as error:
             line = " ".join(str(error).split())
             raise JobError(f"{self._endpoint.address}: {line[:500]}") from None
+
+
+def excluded(working_dir: pathlib.Path, token_file: pathlib.Path | None) -> list[str]:
+    """What of a working directory does not travel, as patterns of `.gitignore`.
+
+    The token above all: the job's package is kept by the cluster.
+    """
+    names = list(_EXCLUDED)
+    if token_file is not None:
+        # By both names, where one is a link to the other.
+        root = working_dir.resolve()
+        for path in {token_file.resolve(), token_file.absolute()}:
+            if path.is_relative_to(root):
+                inside = path.relative_to(root).as_posix()
+                names.append("/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", inside))
+    return names
 
 
 def advice(log: str) -> str | None:

@@ -291,7 +291,7 @@ def test_a_job_that_is_waited_for_outlives_the_node_of_its_driver(
     scene: Scene, tmp_path: Path
 ) -> None:
     client, name = scene.client, "waited"
-    config = toy("pes", 1500, pool="ray", shards=2)
+    config = toy("pes", 800, pool="ray", shards=2)
     client.write("waited.yaml", config)
     waits = client.start("submit", "waited.yaml", "--name", name, "--wait")
     assert soon(lambda: steps(scene, name) > 100)

@@ -6,8 +6,10 @@ import pathlib
 import subprocess
 import sys
 import time
+import zipfile
 
 import pytest
+from ray._private.runtime_env.packaging import create_package
 
 from pes_cluster.cluster.settings import ClusterSettings, PerShard
 from pes_cluster.ray_backend import endpoint, jobs, service
@@ -40,6 +42,28 @@ def test_a_driver_that_computes_itself_takes_the_room_of_a_shard() -> None:
     local = ClusterSettings(pool="local", per_shard=PerShard(2.0, 1.0))
     placed = jobs.placement(local, {})
     assert placed == {"entrypoint_num_cpus": 2.0, "entrypoint_num_gpus": 1.0}
+
+
+def test_the_token_does_not_travel_with_the_job(tmp_path: pathlib.Path) -> None:
+    folder, outside = tmp_path / "work", tmp_path / "outside"
+    for name in ("keys/token", "my [to]ken!", "task.py", "other/token"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    outside.write_text("x")
+    (folder / "link").symlink_to(outside)
+    everything = {"keys/token", "my [to]ken!", "task.py", "other/token", "link"}
+
+    def stays(token_file: pathlib.Path) -> set[str]:
+        package = tmp_path / "package.zip"
+        package.unlink(missing_ok=True)
+        names = jobs.excluded(folder, token_file)
+        create_package(str(folder), package, include_gitignore=True, excludes=names)
+        with zipfile.ZipFile(package) as zipped:
+            return everything - set(zipped.namelist())
+
+    assert stays(tmp_path / "elsewhere") == set()
+    for name in ("keys/token", "my [to]ken!", "link"):
+        assert stays(folder / name) == {name}
 
 
 def test_a_log_without_our_package_is_told_what_to_do() -> None:
