@@ -7,6 +7,7 @@ most of its memory at the first import.
 import contextlib
 import functools
 import logging
+import math
 import os
 import secrets
 import signal
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import accelerators
 from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]
 from ray.exceptions import RayError
 
 from pes_cluster.cluster.settings import ClusterSettings
 from pes_cluster.ray_backend import endpoint
+from pes_cluster.ray_backend.room import Offer, lacking
 
 
 class RayStartError(ValueError):
@@ -37,7 +40,7 @@ def session(settings: ClusterSettings) -> Iterator[None]:
     """A Ray to run on: the one that RAY_ADDRESS names (inside a job), or our own.
 
     Raises:
-        RayStartError: Ray cannot be started or reached.
+        RayStartError: Ray cannot be started or reached, or would be too small.
     """
     _leave_gpus_to_shards()
     if ray.is_initialized():
@@ -50,7 +53,14 @@ def session(settings: ClusterSettings) -> Iterator[None]:
         return
     cores = len(os.sched_getaffinity(0))
     wanted = (settings.shards or 0) * settings.per_shard.num_cpus
-    with embedded(max(cores, -(-wanted // 1))):
+    given = max(cores, -(-wanted // 1))
+    # To start Ray takes seconds, and what there is is known before.
+    labels = settings.per_shard.labels  # Ray alone knows them, once it has started.
+    here = Offer("here", {"CPU": given, "GPU": _gpus()}, labels)
+    line = lacking(settings, [here])
+    if line is not None:
+        raise RayStartError(line)
+    with embedded(given):
         yield
 
 
@@ -123,6 +133,16 @@ def _init(address: str, **options: Any) -> Any:
         # Ray's own handler exits on the spot; a run stops at a step boundary instead.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+
+def _gpus() -> float:
+    """This machine's GPUs, as Ray will count them.
+
+    Ray has no public call for it. Where this private one should be gone, all is well
+    until Ray has started.
+    """
+    find = getattr(accelerators, "get_accelerator_manager_for_resource", None)
+    return math.inf if find is None else find("GPU").get_current_node_num_accelerators()
 
 
 def _leave_gpus_to_shards() -> None:

@@ -54,6 +54,10 @@ def mnist(*overrides: str) -> list[str]:
     return ["run", DIGITS, "cluster.pool=local", "task.dataset=mnist", *overrides]
 
 
+def on_ray(*overrides: str) -> list[str]:
+    return run("cluster.fuse=1", "cluster.pool=ray", *overrides)
+
+
 def on_board(*arguments: str) -> list[str]:
     return [*arguments, "--address", BOARD]
 
@@ -250,6 +254,14 @@ USES = {
     "no shards": Use(run("cluster.shards=0"), "cluster.shards: 0"),
     "no deadline": Use(run("cluster.step_deadline=0"), "cluster.step_deadline: 0.0"),
     "a cap below": Use(run("estimator.loss_cap=-1"), "estimator.loss_cap: -1.0"),
+    "more CPUs than there are": Use(
+        on_ray("cluster.per_shard.num_cpus=4000"),
+        "cluster.shards: 1 with 4000 CPU each need 4000 CPU, the cluster has",
+    ),
+    "a GPU where there is none": Use(
+        on_ray("cluster.per_shard.num_gpus=9"),
+        "cluster.shards: 1 with 9 GPU each need 9 GPU, the cluster has",
+    ),
     # --- Types, deep in the sections ---
     "text deep inside": Use(
         run("cluster.per_shard.num_cpus=many"),
