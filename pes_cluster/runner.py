@@ -32,7 +32,7 @@ from pes_cluster.config.run_config import RunConfig, digest
 from pes_cluster.core import trees
 from pes_cluster.core.blocks import BlockProgram
 from pes_cluster.core.evaluation import evaluator
-from pes_cluster.core.task import TaskError, Theta, check_task
+from pes_cluster.core.task import TaskError, Theta, check_task, rehearse
 from pes_cluster.listeners import Listener, Shown, check_extras, heard_by, mailbox
 from pes_cluster.metrics import jsonl
 from pes_cluster.metrics.record import StepRecord
@@ -146,6 +146,7 @@ def _checked_theta(work: Work, section: str) -> Theta:
     try:
         if work.task is not None:
             check_task(work.task)
+            rehearse(work.task)
             evaluator(work.task, getattr(work.method, "objective", "sum"))
         program = work.program()
         theta = work.initial_theta()

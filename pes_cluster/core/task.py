@@ -104,9 +104,27 @@ def check_task(task: Task[Any]) -> None:
             f"not {length!r}"
         )
     if traits(task).host:
-        _check_host(name, task)
+        _check_theta(name, _host_theta(name, task))
     else:
         _check_traced(name, task)
+
+
+def rehearse(task: Task[Any]) -> None:
+    """Makes one step of a host task: nothing less tells what a simulator returns.
+
+    Raises:
+        TaskError: As `check_task`; what the task's own code raises rises as it is.
+    """
+    if not traits(task).host:
+        return  # It was traced.
+    name, key = type(task).__name__, jax.random.key(0)
+    theta = jax.tree.map(np.asarray, _host_theta(name, task))
+    state = task.init(theta, key)
+    _check_numbers(name, "init", state)
+    out = task.step(theta, state, key)
+    _check_numbers(name, "step", out)
+    state, out = jax.tree.map(np.asarray, (state, out))
+    _check_step(name, task, state, out)
 
 
 def state_shapes(task: Task[Any]) -> Any:
@@ -149,19 +167,10 @@ def _check_traced(name: str, task: Task[Any]) -> None:
     _check_step(name, task, state, out)
 
 
-def _check_host(name: str, task: Task[Any]) -> None:
-    """Makes one step: nothing less tells what a simulator returns."""
-    key = jax.random.key(0)
-    theta = task.initial_theta(key)
+def _host_theta(name: str, task: Task[Any]) -> Theta:
+    theta = task.initial_theta(jax.random.key(0))
     _check_numbers(name, "initial_theta", theta)
-    _check_theta(name, theta)
-    theta = jax.tree.map(np.asarray, theta)
-    state = task.init(theta, key)
-    _check_numbers(name, "init", state)
-    out = task.step(theta, state, key)
-    _check_numbers(name, "step", out)
-    state, out = jax.tree.map(np.asarray, (state, out))
-    _check_step(name, task, state, out)
+    return theta
 
 
 def _shapes(name: str, method: Callable[..., Any], *arguments: Any) -> Any:
