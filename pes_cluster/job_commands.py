@@ -245,8 +245,8 @@ def job(
 
     `pes submit` leaves the configuration in the environment; a manifest names a file.
     """
-    print(_whereabouts(name, os.environ.get(SENDER, "")), flush=True)
     config = _job_config(name, file, overrides or ())
+    print(_whereabouts(name, os.environ.get(SENDER, "")), flush=True)
     os.environ[JOB] = name  # For the driver, which says under this name how it stands.
     folder = pathlib.Path(os.environ.get(RUNS) or "~/pes_runs").expanduser()
     directory = RunDirectory(folder / name)

@@ -21,6 +21,7 @@ DOCUMENTS = sorted(
     and "runs" not in path.parts
 )
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+CALL = re.compile(r"\s*(\S*/)?pes ")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)\s]+))?\)")
 
 
@@ -34,8 +35,8 @@ def _commands() -> Iterator[Any]:
         for kind, block in FENCE.findall(path.read_text(encoding="utf-8")):
             joined = block.replace("\\\n", " ")
             for line in joined.splitlines() if kind in ("sh", "bash") else []:
-                words = shlex.split(line, comments=True)
-                if words and pathlib.Path(words[0]).name == "pes":
+                if CALL.match(line):
+                    words = shlex.split(line, comments=True)
                     yield pytest.param(words[1:], path, id=f"{_name(path)}: {line}")
 
 

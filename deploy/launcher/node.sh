@@ -15,6 +15,7 @@ set -euo pipefail
 export RAY_AUTH_MODE=token
 unset RAY_AUTH_TOKEN
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=120
+export RAY_JOB_START_TIMEOUT_SECONDS=604800
 export RAY_USAGE_STATS_ENABLED=0
 export RAY_health_check_period_ms=1000
 export RAY_health_check_timeout_ms=1000

@@ -13,8 +13,7 @@ import typer
 from pes_cluster import cli, job_commands
 from pes_cluster.config import run_config
 from pes_cluster.config.run_config import RunConfig
-from pes_cluster.ray_backend.environment import RUNS
-from pes_cluster.runner import JOB
+from pes_cluster.ray_backend.environment import JOB, RUNS
 from tests.deploy.manifests import DEPLOY, ROOT, SLURM_SCRIPT, Document, clusters, jobs
 
 README = DEPLOY / "README.md"
