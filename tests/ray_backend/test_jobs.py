@@ -135,6 +135,28 @@ def test_jobs_are_submitted_scaled_stopped_resumed_and_compared(
     assert kinds.count("resumed") == 1 and kinds.count("scaled") == 1
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_job_of_several_hosts_keeps_its_working_directory(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PES_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    started = service.up(hosts=3, runs=tmp_path / "runs")
+    try:
+        token = pathlib.Path(started.token_file).read_text()
+        client = Client(tmp_path / "client", started.address, token)
+        words = ["run.outer_steps=20", "run.eval_every=0", "--name", "several"]
+        words += ["cluster={pool: ray, shards: 2}", "--wait"]
+        code, said = client.pes("submit", TOY / "pes.yaml", *words)
+        log = client.pes("logs", "several")[1]
+    finally:
+        service.down()
+    assert (code, said.splitlines()[-1]) == (0, "several: finished"), log
+    assert "restart" not in log
+
+
 def _slice(client: Client, runs: pathlib.Path) -> None:
     pes, short = "g.toy_regression-pes", "g.toy_regression-tbptt"
     client.write("wrong", "wrong")
