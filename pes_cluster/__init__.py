@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from pes_cluster.config.run_config import load as load_config  # noqa: F401
     from pes_cluster.estimators.differentiation.bptt import BPTT as BPTT
     from pes_cluster.estimators.differentiation.tbptt import TBPTT as TBPTT
+    from pes_cluster.estimators.evolution.ars import ARS as ARS
     from pes_cluster.estimators.evolution.es_single import ESSingle as ESSingle
     from pes_cluster.estimators.evolution.full_es import FullES as FullES
     from pes_cluster.estimators.evolution.gpes import GPES as GPES
     from pes_cluster.estimators.evolution.nres import NRES as NRES
+    from pes_cluster.estimators.evolution.openai_es import OpenAIES as OpenAIES
     from pes_cluster.estimators.evolution.pes import PES as PES
     from pes_cluster.estimators.evolution.truncated_es import (
         TruncatedES as TruncatedES,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 
 _EVOLUTION = "pes_cluster.estimators.evolution"
 _PUBLIC = {
+    "ARS": f"{_EVOLUTION}.ars:ARS",
     "Adam": "pes_cluster.outer:Adam",
     "BPTT": "pes_cluster.estimators.differentiation.bptt:BPTT",
     "CheckpointSettings": "pes_cluster.cluster.settings:CheckpointSettings",
@@ -65,6 +68,7 @@ _PUBLIC = {
         "pes_cluster.tasks.mlp_learning_rate_schedule:MLPLearningRateSchedule"
     ),
     "NRES": f"{_EVOLUTION}.nres:NRES",
+    "OpenAIES": f"{_EVOLUTION}.openai_es:OpenAIES",
     "OuterSettings": "pes_cluster.config.run_config:OuterSettings",
     "PES": f"{_EVOLUTION}.pes:PES",
     "PerShard": "pes_cluster.cluster.settings:PerShard",

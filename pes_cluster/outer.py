@@ -40,13 +40,18 @@ class SGD:
 
 @dataclasses.dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma and Ba 2015), with optional clipping by global norm."""
+    """Adam (Kingma and Ba 2015), with optional clipping by global norm.
+
+    `l2` times theta is added to the gradient, as the gradient of an L2 penalty; the sum
+    is clipped.
+    """
 
     learning_rate: float
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
     clip_norm: float | None = None
+    l2: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self)
@@ -54,7 +59,10 @@ class Adam:
     def transformation(self) -> optax.GradientTransformation:
         """Returns the optax transformation."""
         adam = optax.adam(self.learning_rate, self.b1, self.b2, self.eps)
-        return _clipped(adam, self.clip_norm)
+        clipped = _clipped(adam, self.clip_norm)
+        if not self.l2:
+            return clipped
+        return optax.chain(optax.add_decayed_weights(self.l2), clipped)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,3 +164,5 @@ def _check(recipe: Any) -> None:
         value = getattr(recipe, name, 0.0)
         if not 0 <= value < 1:
             raise ValueError(f"{name}: {value} must be at least 0 and below 1")
+    if not 0 <= getattr(recipe, "l2", 0.0) < math.inf:
+        raise ValueError(f"l2: {recipe.l2} must be finite and not negative")

@@ -47,6 +47,16 @@ def test_adams_first_step_is_the_learning_rate_along_the_sign() -> None:
     np.testing.assert_allclose(theta["b"], 0.6, rtol=1e-5)
 
 
+def test_adams_l2_is_added_to_the_gradient() -> None:
+    """The first step goes along the sign of 3 + 10, 0 - 20 and -4 + 5."""
+    theta, norm = updated(outer.Adam(0.1, l2=10.0))
+    np.testing.assert_allclose(theta["w"], [0.9, -1.9], rtol=1e-5)
+    np.testing.assert_allclose(theta["b"], 0.4, rtol=1e-5)
+    np.testing.assert_allclose(norm, 5.0, rtol=1e-6)
+    with pytest.raises(ValueError, match="l2: -1"):
+        outer.Adam(0.1, l2=-1.0)
+
+
 def test_rmsprop_divides_by_the_root_mean_square() -> None:
     theta, _ = updated(outer.RMSProp(0.1, decay=0.9))
     np.testing.assert_allclose(theta["w"][0], 1.0 - 0.1 / np.sqrt(0.1), rtol=1e-4)

@@ -47,6 +47,7 @@ _AS_BEFORE: dict[str, Any] = {
     "divergence": "cap",
     "loss_cap": None,
     "grown_from": None,
+    "l2": 0.0,
 }
 
 
@@ -227,9 +228,10 @@ def _determining(config: RunConfig) -> dict[str, Any]:
     # Where the files lie does not change what is in them.
     sections.get("task", {}).pop("data_dir", None)
     method = sections.get("estimator", {})
-    for name, before in _AS_BEFORE.items():
-        if method.get(name, before) == before:
-            method.pop(name, None)
+    for section in (method, sections.get("outer", {}).get("optimizer", {})):
+        for name, before in _AS_BEFORE.items():
+            if section.get(name, before) == before:
+                section.pop(name, None)
     if method.get("pairs_per_block", 0) is None and "num_particles" in method:
         # Written out, so that a run notices when the default is no longer what it was.
         began_with = method.get("grown_from") or method["num_particles"]

@@ -10,6 +10,8 @@ ESTIMATORS: dict[str, str] = {
     "nres": f"{_EVOLUTION}.nres:NRES",
     "es_single": f"{_EVOLUTION}.es_single:ESSingle",
     "gpes": f"{_EVOLUTION}.gpes:GPES",
+    "openai_es": f"{_EVOLUTION}.openai_es:OpenAIES",
+    "ars": f"{_EVOLUTION}.ars:ARS",
     "tbptt": f"{_DIFFERENTIATION}.tbptt:TBPTT",
     "bptt": f"{_DIFFERENTIATION}.bptt:BPTT",
 }

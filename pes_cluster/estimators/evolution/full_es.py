@@ -17,6 +17,7 @@ import dataclasses
 from pes_cluster.estimators.evolution.fields import ExponentialDecay
 from pes_cluster.estimators.evolution.generalized_es import GeneralizedES
 from pes_cluster.estimators.evolution.recipe import EvolutionStrategy, member
+from pes_cluster.estimators.evolution.shaping import Shaping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class FullES(EvolutionStrategy):
     """Evolution strategies over whole episodes. Fields: see `GeneralizedES`."""
 
     sigma: float | ExponentialDecay
+    shaping: Shaping | None = dataclasses.field(default=None, kw_only=True)
 
     def generalized(self) -> GeneralizedES:
         """Returns this variant's member of the family."""

@@ -25,7 +25,7 @@ from pes_cluster.core.keys import DataKeys, DataSharing
 from pes_cluster.core.perturbations import Perturbations, Sigma
 from pes_cluster.core.task import Task, TaskError, check_task, state_shapes, traits
 from pes_cluster.core.timeline import NoisePeriod, Window
-from pes_cluster.estimators.evolution.shaping import Shaping
+from pes_cluster.estimators.evolution.shaping import Shape
 from pes_cluster.estimators.evolution.windows import Carry, Windows
 
 
@@ -64,7 +64,7 @@ class GeneralizedES:
     start: Literal["lockstep", "staggered"] = "lockstep"
     objective: Literal["sum", "final"] = "sum"
     pairs_per_block: int | None = None
-    shaping: Shaping | None = None
+    shaping: Shape | None = None
     divergence: Divergence = "cap"
     loss_cap: float | None = None
     grown_from: int | None = None

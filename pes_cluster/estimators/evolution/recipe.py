@@ -15,18 +15,16 @@ from pes_cluster.estimators.evolution.fields import (
 )
 from pes_cluster.estimators.evolution.generalized_es import GeneralizedES
 from pes_cluster.estimators.evolution.shaping import Shaping
-from pes_cluster.estimators.evolution.windows import Carry
 
 
-def member(
-    recipe: Any, noise_period: NoisePeriod, *, accumulate: bool, carry: Carry = "own"
-) -> GeneralizedES:
+def member(recipe: Any, noise_period: NoisePeriod, **traits: Any) -> GeneralizedES:
     """Returns the member of the family with these traits and the recipe's fields."""
-    names = [field.name for field in dataclasses.fields(recipe)]
+    known = {field.name for field in dataclasses.fields(GeneralizedES)}
+    names = [field.name for field in dataclasses.fields(recipe) if field.name in known]
     fields: dict[str, Any] = {name: getattr(recipe, name) for name in names}
     fields.setdefault("truncation_length", None)  # Full ES: one whole episode.
     fields |= {"sigma": sigma_function(recipe.sigma), "noise_period": noise_period}
-    return GeneralizedES(**fields, accumulate=accumulate, carry=carry)
+    return GeneralizedES(**fields | traits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +39,6 @@ class EvolutionStrategy:
     data: DataSharing = "pair"
     objective: Literal["sum", "final"] = "sum"
     pairs_per_block: int | None = None
-    shaping: Shaping | None = None
     divergence: Divergence = "cap"
     loss_cap: float | None = None
     grown_from: int | None = None
@@ -83,3 +80,4 @@ class OnlineES(EvolutionStrategy):
     start: Literal["lockstep", "staggered"] = dataclasses.field(
         default="lockstep", kw_only=True
     )
+    shaping: Shaping | None = dataclasses.field(default=None, kw_only=True)

@@ -16,7 +16,7 @@ from pes_cluster.core.pairs import Credit, Pairs, Trajectories
 from pes_cluster.core.task import Task, Theta, traits
 from pes_cluster.core.timeline import Window
 from pes_cluster.core.unroll import Identity, ThetaSource, Unrolled, constant, unroll
-from pes_cluster.estimators.evolution.shaping import Shaping
+from pes_cluster.estimators.evolution.shaping import Shape
 
 Carry = Literal["own", "mean"]
 
@@ -60,7 +60,7 @@ class Windows:
     began_with: int
     block_size: int
     shapes: Any
-    shaping: Shaping | None
+    shaping: Shape | None
 
     def program(self) -> BlockProgram:
         """Returns the run's pure functions."""
