@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from pes_cluster.estimators.evolution.truncated_es import (
         TruncatedES as TruncatedES,
     )
+    from pes_cluster.estimators.search.random_search import (
+        RandomSearch as RandomSearch,
+    )
     from pes_cluster.outer import SGD as SGD
     from pes_cluster.outer import Adam as Adam
     from pes_cluster.outer import RMSProp as RMSProp
@@ -73,6 +76,7 @@ _PUBLIC = {
     "PES": f"{_EVOLUTION}.pes:PES",
     "PerShard": "pes_cluster.cluster.settings:PerShard",
     "RMSProp": "pes_cluster.outer:RMSProp",
+    "RandomSearch": "pes_cluster.estimators.search.random_search:RandomSearch",
     "Result": "pes_cluster.runner:Result",
     "RunConfig": "pes_cluster.config.run_config:RunConfig",
     "RunSettings": "pes_cluster.cluster.settings:RunSettings",

@@ -33,7 +33,7 @@ from pes_cluster.config.recipes import (
 from pes_cluster.core.blocks import pairs_per_block
 from pes_cluster.core.estimator import Estimator, Learner
 from pes_cluster.core.task import Task
-from pes_cluster.outer import Optimizer
+from pes_cluster.outer import SGD, Optimizer
 
 _RECIPES: dict[str, Kind] = {"task": TASK, "estimator": ESTIMATOR, "learner": LEARNER}
 _SETTINGS: dict[str, type[Any]] = {
@@ -104,6 +104,7 @@ class RunConfig:
             for name in ("task", "outer"):
                 if getattr(self, name) is None:
                     raise ConfigError(f"{name}: missing; an estimator needs it")
+            _check_outer(self.estimator, self.outer)
         elif self.outer is not None:
             raise ConfigError("outer: not allowed; a learner updates itself")
 
@@ -213,6 +214,17 @@ def _decode_outer(value: Any) -> OuterSettings:
         found = shown(staleness)
         raise ConfigError(f"outer.staleness: found {found}; expected 0 or 1")
     return OuterSettings(recipe, staleness)
+
+
+def _check_outer(estimator: Any, settings: OuterSettings | None) -> None:
+    """Refuses an optimiser that would not leave theta where an estimator puts it."""
+    if getattr(estimator, "replaces_theta", False) and settings != OuterSettings(
+        SGD(1)
+    ):
+        raise ConfigError(
+            f"outer: {type(estimator).__name__} sets theta itself; it needs optimizer "
+            "{type: sgd, learning_rate: 1} and staleness 0"
+        )
 
 
 def _determining(config: RunConfig) -> dict[str, Any]:

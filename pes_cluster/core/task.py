@@ -205,7 +205,7 @@ def _check_theta(name: str, theta: Theta) -> None:
     if not leaves:
         raise TaskError(f"task {name}: initial_theta returned a pytree without arrays")
     for path, leaf in leaves:
-        dtype = getattr(leaf, "dtype", None) or np.result_type(leaf)
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TaskError(
                 f"task {name}: theta{jax.tree_util.keystr(path)} is {dtype}; "

@@ -1,6 +1,7 @@
 """The estimators by name, and who proposed them; classes are imported when used."""
 
 _EVOLUTION = "pes_cluster.estimators.evolution"
+_SEARCH = "pes_cluster.estimators.search"
 _DIFFERENTIATION = "pes_cluster.estimators.differentiation"
 
 ESTIMATORS: dict[str, str] = {
@@ -12,6 +13,7 @@ ESTIMATORS: dict[str, str] = {
     "gpes": f"{_EVOLUTION}.gpes:GPES",
     "openai_es": f"{_EVOLUTION}.openai_es:OpenAIES",
     "ars": f"{_EVOLUTION}.ars:ARS",
+    "random_search": f"{_SEARCH}.random_search:RandomSearch",
     "tbptt": f"{_DIFFERENTIATION}.tbptt:TBPTT",
     "bptt": f"{_DIFFERENTIATION}.bptt:BPTT",
 }

@@ -67,7 +67,13 @@ def test_each_file_round_trips(path: pathlib.Path, tmp_path: pathlib.Path) -> No
 
 
 # They ask for what the others ask for, and compile for long.
-SLOW = ("mnist/pes", "mnist/tbptt", "mnist/truncated_es", "digits/truncated_es")
+SLOW = (
+    "mnist/pes",
+    "mnist/tbptt",
+    "mnist/truncated_es",
+    "digits/truncated_es",
+    "digits/random_search",
+)
 RUNS = [
     pytest.param(
         path,

@@ -36,6 +36,7 @@ def _recipe(name: str) -> Any:
         "sigma": 0.1,
         "noise_period": 2,
         "pairs_per_block": 2,
+        "ranges": (-1.0, 1.0),
     }
     fields = {field.name for field in dataclasses.fields(cls)}
     return cls(**{key: value for key, value in given.items() if key in fields})
