@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from pes_cluster.config.run_config import RunConfig as RunConfig
     from pes_cluster.config.run_config import load as load_config  # noqa: F401
     from pes_cluster.estimators.differentiation.bptt import BPTT as BPTT
+    from pes_cluster.estimators.differentiation.forward_gradient import (
+        ForwardGradient as ForwardGradient,
+    )
+    from pes_cluster.estimators.differentiation.rtrl import RTRL as RTRL
     from pes_cluster.estimators.differentiation.tbptt import TBPTT as TBPTT
+    from pes_cluster.estimators.differentiation.uoro import UORO as UORO
     from pes_cluster.estimators.evolution.ars import ARS as ARS
     from pes_cluster.estimators.evolution.es_single import ESSingle as ESSingle
     from pes_cluster.estimators.evolution.full_es import FullES as FullES
@@ -56,14 +61,16 @@ if TYPE_CHECKING:
     from pes_cluster.tasks.toy_regression import ToyRegression as ToyRegression
 
 _EVOLUTION = "pes_cluster.estimators.evolution"
+_DIFFERENTIATION = "pes_cluster.estimators.differentiation"
 _PUBLIC = {
     "ARS": f"{_EVOLUTION}.ars:ARS",
     "Adam": "pes_cluster.outer:Adam",
-    "BPTT": "pes_cluster.estimators.differentiation.bptt:BPTT",
+    "BPTT": f"{_DIFFERENTIATION}.bptt:BPTT",
     "CheckpointSettings": "pes_cluster.cluster.settings:CheckpointSettings",
     "ClusterSettings": "pes_cluster.cluster.settings:ClusterSettings",
     "ConfigError": "pes_cluster.config.decode:ConfigError",
     "ESSingle": f"{_EVOLUTION}.es_single:ESSingle",
+    "ForwardGradient": f"{_DIFFERENTIATION}.forward_gradient:ForwardGradient",
     "FullES": f"{_EVOLUTION}.full_es:FullES",
     "GPES": f"{_EVOLUTION}.gpes:GPES",
     "InfluenceBalancing": "pes_cluster.tasks.influence_balancing:InfluenceBalancing",
@@ -76,14 +83,16 @@ _PUBLIC = {
     "PES": f"{_EVOLUTION}.pes:PES",
     "PerShard": "pes_cluster.cluster.settings:PerShard",
     "RMSProp": "pes_cluster.outer:RMSProp",
+    "RTRL": f"{_DIFFERENTIATION}.rtrl:RTRL",
     "RandomSearch": "pes_cluster.estimators.search.random_search:RandomSearch",
     "Result": "pes_cluster.runner:Result",
     "RunConfig": "pes_cluster.config.run_config:RunConfig",
     "RunSettings": "pes_cluster.cluster.settings:RunSettings",
     "SGD": "pes_cluster.outer:SGD",
-    "TBPTT": "pes_cluster.estimators.differentiation.tbptt:TBPTT",
+    "TBPTT": f"{_DIFFERENTIATION}.tbptt:TBPTT",
     "ToyRegression": "pes_cluster.tasks.toy_regression:ToyRegression",
     "TruncatedES": f"{_EVOLUTION}.truncated_es:TruncatedES",
+    "UORO": f"{_DIFFERENTIATION}.uoro:UORO",
     "load_config": "pes_cluster.config.run_config:load",
     "resume": "pes_cluster.runner:resume",
     "run": "pes_cluster.runner:run",

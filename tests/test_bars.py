@@ -38,6 +38,8 @@ def _run(
         ("pes", 555, 575),
         ("es_single", 555, 575),
         ("tbptt", 2420, 2426),
+        ("rtrl", 2420, 2426),
+        ("uoro", 1500, 2600),
         ("truncated_es", 1200, 1900),
     ],
 )
@@ -65,6 +67,14 @@ def test_influence_balancing_by_pes(seed: int, tmp_path: pathlib.Path) -> None:
     assert result.outer_steps == 3000
     assert result.eval_loss is not None
     assert result.eval_loss < 1e-8
+
+
+def test_influence_balancing_by_rtrl(tmp_path: pathlib.Path) -> None:
+    _, result = _run("influence_balancing/rtrl.yaml", tmp_path)
+    print(f"influence_balancing rtrl: {result.eval_loss:.2g}")
+    assert result.eval_loss is not None
+    assert result.eval_loss < 1e-9
+    assert float(result.theta) == pytest.approx(-1 / 6, abs=1e-4)
 
 
 def test_influence_balancing_breaks_truncation(tmp_path: pathlib.Path) -> None:

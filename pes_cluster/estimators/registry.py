@@ -16,6 +16,9 @@ ESTIMATORS: dict[str, str] = {
     "random_search": f"{_SEARCH}.random_search:RandomSearch",
     "tbptt": f"{_DIFFERENTIATION}.tbptt:TBPTT",
     "bptt": f"{_DIFFERENTIATION}.bptt:BPTT",
+    "rtrl": f"{_DIFFERENTIATION}.rtrl:RTRL",
+    "uoro": f"{_DIFFERENTIATION}.uoro:UORO",
+    "forward_gradient": f"{_DIFFERENTIATION}.forward_gradient:ForwardGradient",
 }
 
 REFERENCES: dict[str, str] = {

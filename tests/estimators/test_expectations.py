@@ -18,85 +18,9 @@ from pes_cluster.estimators.evolution.gpes import GPES
 from pes_cluster.estimators.evolution.nres import NRES
 from pes_cluster.estimators.evolution.pes import PES
 from pes_cluster.estimators.evolution.truncated_es import TruncatedES
+from tests.helpers.quadratic import PAIRS, THETA, Quadratic, estimates, gradient, t2
 
-PAIRS = 40_000
 pytestmark = pytest.mark.statistical
-
-
-def _system() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A, B and targets of s_t = A s_{t-1} + B theta, spectral radius 0.9."""
-    random = np.random.default_rng(0)
-    a = random.normal(size=(4, 4))
-    a *= 0.9 / max(abs(np.linalg.eigvals(a)))
-    b, y = random.normal(size=(4, 3)), random.normal(size=(12, 4))
-    return tuple(x.astype(np.float32) for x in (a, b, y))  # type: ignore[return-value]
-
-
-A, B, Y = _system()
-THETA = jnp.array([0.1, 0.2, 0.3])
-
-
-@dataclasses.dataclass(frozen=True)
-class Quadratic:
-    """L_t = 0.5 |s_t - y_t|^2: antithetic differences see the gradient exactly."""
-
-    episode_length: int = 12
-    final: bool = False
-
-    def initial_theta(self, key: Any) -> jax.Array:
-        return THETA
-
-    def init(self, theta: jax.Array, key: Any) -> tuple[jax.Array, jax.Array]:
-        return jnp.ones(4), jnp.int32(0)
-
-    def step(self, theta: jax.Array, state: Any, key: Any) -> Any:
-        x, t = state
-        x = A @ x + B @ theta
-        return (x, t + 1), 0.5 * jnp.sum((x - jnp.asarray(Y)[t]) ** 2)
-
-    def final_loss(self, theta: jax.Array, state: Any, key: Any) -> jax.Array:
-        return 0.5 * jnp.sum((state[0] - 1.0) ** 2)
-
-
-def _gradient(task: Quadratic, window: int | None, final: bool = False) -> np.ndarray:
-    """The exact gradient of an episode, or (window) the truncated one."""
-
-    def loss(theta: jax.Array) -> jax.Array:
-        state, total = task.init(theta, None), jnp.float32(0)
-        for t in range(task.episode_length):
-            if window is not None and t % window == 0:
-                state = jax.lax.stop_gradient(state)
-            state, step_loss = task.step(theta, state, None)
-            total += step_loss
-        return task.final_loss(theta, state, None) if final else total
-
-    return np.asarray(jax.grad(loss)(THETA), np.float64)
-
-
-def _estimates(es: Any, task: Any, first: int, windows: int, seed: int) -> np.ndarray:
-    """Each pair's estimate, added over windows first..first+windows at fixed theta."""
-    es = dataclasses.replace(es, num_particles=2 * PAIRS, pairs_per_block=1)
-    program = es.build(task, seed)
-    theta = task.initial_theta(None)
-
-    def pair(index: jax.Array) -> jax.Array:
-        def window(block: Any, step: jax.Array) -> tuple[Any, jax.Array]:
-            block, report = program.advance(theta, block, step)
-            return block, report.gradient / report.weight
-
-        steps = jnp.arange(first + windows)
-        _, gradients = jax.lax.scan(window, program.init(theta, index), steps)
-        return jnp.sum(gradients[first:], axis=0)
-
-    return np.asarray(jax.jit(jax.vmap(pair))(jnp.arange(PAIRS)), np.float64)
-
-
-def _t2(samples: np.ndarray, mean: np.ndarray) -> float:
-    """Hotelling's statistic; chi2 with as many degrees of freedom as dimensions."""
-    samples = samples.reshape(len(samples), -1)
-    off = samples.mean(axis=0) - np.ravel(mean)
-    covariance = np.atleast_2d(np.cov(samples.T))
-    return float(len(samples) * off @ np.linalg.solve(covariance, off))
 
 
 @pytest.mark.parametrize(
@@ -114,9 +38,9 @@ def test_windows_of_an_episode_sum_to_the_exact_gradient(
     es: Any, test_seed: int
 ) -> None:
     task = Quadratic()
-    samples = _estimates(es, task, 0, 4, test_seed)
-    exact = _t2(samples, _gradient(task, None))
-    truncated = _t2(samples, _gradient(task, 3))
+    samples = estimates(es, task, 0, 4, test_seed)
+    exact = t2(samples, gradient(task, None))
+    truncated = t2(samples, gradient(task, 3))
     print(f"{type(es).__name__}: T2 exact {exact:.1f}, truncated {truncated:.0f}")
     assert exact < 30
     assert truncated > 100
@@ -125,9 +49,9 @@ def test_windows_of_an_episode_sum_to_the_exact_gradient(
 def test_truncated_es_estimates_the_truncated_gradient(test_seed: int) -> None:
     """The power check: the biased one fails the test that the others pass."""
     task = Quadratic()
-    samples = _estimates(TruncatedES(2, 3, 0.5), task, 0, 4, test_seed)
-    exact = _t2(samples, _gradient(task, None))
-    truncated = _t2(samples, _gradient(task, 3))
+    samples = estimates(TruncatedES(2, 3, 0.5), task, 0, 4, test_seed)
+    exact = t2(samples, gradient(task, None))
+    truncated = t2(samples, gradient(task, 3))
     print(f"TruncatedES: T2 exact {exact:.0f}, truncated {truncated:.1f}")
     assert truncated < 30
     assert exact > 100
@@ -149,9 +73,9 @@ def test_episodes_that_end_inside_a_window(es: Any, test_seed: int) -> None:
     """T = 12, K = 5: twelve windows hold five whole episodes of whatever phase."""
     task = Quadratic()
     windows = 12
-    samples = _estimates(es, task, 12, windows, test_seed)
-    exact = _t2(samples, 5 * _gradient(task, None))
-    wrong = _t2(samples, 5 * _gradient(task, 3))
+    samples = estimates(es, task, 12, windows, test_seed)
+    exact = t2(samples, 5 * gradient(task, None))
+    wrong = t2(samples, 5 * gradient(task, 3))
     print(f"{type(es).__name__}: T2 exact {exact:.1f}, truncated {wrong:.0f}")
     assert exact < 30
     assert wrong > 100
@@ -163,7 +87,7 @@ def _joined(window: int | None) -> np.ndarray:
     cut = np.floor(4 * np.mod(pairs * np.float32(0.6180339887), 1))
     total, lengths = np.zeros(3), {0: np.zeros(3)}
     for windows in range(1, 5):
-        lengths[windows] = _gradient(Quadratic(3 * windows), window)
+        lengths[windows] = gradient(Quadratic(3 * windows), window)
     for first, share in enumerate(np.bincount(cut.astype(int)) / PAIRS):
         total += share * (lengths[4 - first] + lengths[first])
     return total
@@ -174,9 +98,9 @@ def test_pairs_that_join_are_right_from_their_first_window(
     es: Any, test_seed: int
 ) -> None:
     es = dataclasses.replace(es, grown_from=2)
-    samples = _estimates(es, Quadratic(), 0, 4, test_seed)
-    exact, truncated = _t2(samples, _joined(None)), _t2(samples, _joined(3))
-    in_step = _t2(samples, _gradient(Quadratic(), None))
+    samples = estimates(es, Quadratic(), 0, 4, test_seed)
+    exact, truncated = t2(samples, _joined(None)), t2(samples, _joined(3))
+    in_step = t2(samples, gradient(Quadratic(), None))
     print(f"joined: T2 {exact:.1f}, truncated {truncated:.0f}, in step {in_step:.0f}")
     assert exact < 30
     assert truncated > 100
@@ -190,9 +114,9 @@ def test_final_loss_by_telescoping(es: Any, test_seed: int) -> None:
     windows = 4 if es.truncation_length == 3 else 12
     episodes = 1 if windows == 4 else 5
     es = dataclasses.replace(es, objective="final")
-    samples = _estimates(es, task, 0 if windows == 4 else 12, windows, test_seed)
-    exact = _t2(samples, episodes * _gradient(task, None, final=True))
-    summed = _t2(samples, episodes * _gradient(task, None))
+    samples = estimates(es, task, 0 if windows == 4 else 12, windows, test_seed)
+    exact = t2(samples, episodes * gradient(task, None, final=True))
+    summed = t2(samples, episodes * gradient(task, None))
     print(f"final loss: T2 exact {exact:.1f}, summed objective {summed:.0f}")
     assert exact < 30
     assert summed > 100
@@ -228,7 +152,7 @@ class Cubic:
 )
 def test_cubic_moments(es: Any, mean: float, other: float, test_seed: int) -> None:
     windows = 1 if isinstance(es, FullES) else 3
-    samples = _estimates(es, Cubic(), 0, windows, test_seed)
+    samples = estimates(es, Cubic(), 0, windows, test_seed)
     error = samples.std() / np.sqrt(len(samples))
     z = (samples.mean() - mean) / error
     print(f"{type(es).__name__}: {samples.mean():.2f} +- {error:.2f}, z {z:.1f}")

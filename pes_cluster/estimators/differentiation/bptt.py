@@ -16,15 +16,16 @@ from typing import Any
 from pes_cluster.core.blocks import BlockProgram
 from pes_cluster.core.keys import DataSharing
 from pes_cluster.core.task import Task
-from pes_cluster.estimators.differentiation.window_gradient import (
-    WindowGradient,
+from pes_cluster.estimators.differentiation.replicas import (
     check_replicas,
+    replica_windows,
 )
+from pes_cluster.estimators.differentiation.window_gradient import window_gradient
 
 
 @dataclasses.dataclass(frozen=True)
 class BPTT:
-    """Backpropagation through whole episodes. Fields: see `WindowGradient`."""
+    """Backpropagation through whole episodes. Fields: see `ReplicaWindows`."""
 
     num_particles: int = 1
     data: DataSharing = "pair"
@@ -34,4 +35,4 @@ class BPTT:
 
     def build(self, task: Task[Any], seed: int) -> BlockProgram:
         """Returns the block program of a run; see `core.estimator.Estimator`."""
-        return WindowGradient(self.num_particles, None, self.data).build(task, seed)
+        return window_gradient(replica_windows(self, task, seed, None))

@@ -18,16 +18,17 @@ from typing import Any
 from pes_cluster.core.blocks import BlockProgram
 from pes_cluster.core.keys import DataSharing
 from pes_cluster.core.task import Task
-from pes_cluster.estimators.differentiation.window_gradient import (
-    WindowGradient,
+from pes_cluster.estimators.differentiation.replicas import (
     WindowLoss,
     check_replicas,
+    replica_windows,
 )
+from pes_cluster.estimators.differentiation.window_gradient import window_gradient
 
 
 @dataclasses.dataclass(frozen=True)
 class TBPTT:
-    """Truncated backpropagation through time. Fields: see `WindowGradient`."""
+    """Truncated backpropagation through time. Fields: see `ReplicaWindows`."""
 
     truncation_length: int
     num_particles: int = 1
@@ -39,6 +40,6 @@ class TBPTT:
 
     def build(self, task: Task[Any], seed: int) -> BlockProgram:
         """Returns the block program of a run; see `core.estimator.Estimator`."""
-        return WindowGradient(
-            self.num_particles, self.truncation_length, self.data, self.window_loss
-        ).build(task, seed)
+        return window_gradient(
+            replica_windows(self, task, seed, self.truncation_length)
+        )
