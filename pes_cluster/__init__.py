@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from pes_cluster.estimators.evolution.nres import NRES as NRES
     from pes_cluster.estimators.evolution.openai_es import OpenAIES as OpenAIES
     from pes_cluster.estimators.evolution.pes import PES as PES
+    from pes_cluster.estimators.evolution.pes_analytic import (
+        PESAnalytic as PESAnalytic,
+    )
     from pes_cluster.estimators.evolution.truncated_es import (
         TruncatedES as TruncatedES,
     )
@@ -81,6 +84,7 @@ _PUBLIC = {
     "OpenAIES": f"{_EVOLUTION}.openai_es:OpenAIES",
     "OuterSettings": "pes_cluster.config.run_config:OuterSettings",
     "PES": f"{_EVOLUTION}.pes:PES",
+    "PESAnalytic": f"{_EVOLUTION}.pes_analytic:PESAnalytic",
     "PerShard": "pes_cluster.cluster.settings:PerShard",
     "RMSProp": "pes_cluster.outer:RMSProp",
     "RTRL": f"{_DIFFERENTIATION}.rtrl:RTRL",

@@ -6,6 +6,7 @@ _DIFFERENTIATION = "pes_cluster.estimators.differentiation"
 
 ESTIMATORS: dict[str, str] = {
     "pes": f"{_EVOLUTION}.pes:PES",
+    "pes_analytic": f"{_EVOLUTION}.pes_analytic:PESAnalytic",
     "truncated_es": f"{_EVOLUTION}.truncated_es:TruncatedES",
     "full_es": f"{_EVOLUTION}.full_es:FullES",
     "nres": f"{_EVOLUTION}.nres:NRES",

@@ -105,8 +105,8 @@ def test_contract(name: str, task_name: str) -> None:
     assert len(traces) == 1
     assert weight == 10
     length = task.episode_length if whole else 3
-    # Truncated ES is charged for the mean state of each of its five pairs.
-    trajectories = 15 if name == "truncated_es" else 10
+    # Charged for the mean state of each of the five pairs.
+    trajectories = 15 if name in ("truncated_es", "pes_analytic") else 10
     assert steps == trajectories * length
 
 

@@ -71,6 +71,10 @@ class GeneralizedES:
 
     def build(self, task: Task[Any], seed: int) -> BlockProgram:
         """Returns the block program of a run; see `core.estimator.Estimator`."""
+        return self.windows(task, seed).program()
+
+    def windows(self, task: Task[Any], seed: int) -> Windows:
+        """Returns the windows of a run; raises as `build`."""
         check_task(task)
         window = self._window(task)
         if self.shaping is not None and not window.one_segment:
@@ -79,9 +83,6 @@ class GeneralizedES:
                 "episode and one perturbation (truncation_length divides "
                 "episode_length, or full episodes)"
             )
-        return self._windows(task, window, seed).program()
-
-    def _windows(self, task: Task[Any], window: Window, seed: int) -> Windows:
         began_with = (self.grown_from or self.num_particles) // 2
         perturbations = Perturbations(seed, self.sigma)
         apart = window.terminates and self.carry == "own"

@@ -1,7 +1,7 @@
 """One window of one block of pairs: perturb, unroll, judge, credit, report."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +19,34 @@ from pes_cluster.core.unroll import Identity, ThetaSource, Unrolled, constant, u
 from pes_cluster.estimators.evolution.shaping import Shape
 
 Carry = Literal["own", "mean"]
+Block = TypeVar("Block", bound=Pairs)
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """A window's losses as they count, and whom the policy judged; see `Judged`."""
 
     unrolled: Unrolled
     diverged: jax.Array
     counted: jax.Array
     nonfinite: jax.Array
+
+
+class Perturbed(NamedTuple):
+    """A window of perturbed pairs, before its credit.
+
+    Attributes:
+        who: Of the pairs.
+        clock: At the window's start, [P, M].
+        first: The perturbation of the window's first step.
+        after: The trajectories after it.
+        seen: What they lost.
+    """
+
+    who: Identity
+    clock: jax.Array
+    first: Draw
+    after: Trajectories
+    seen: Seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +101,7 @@ class Windows:
         pair_id = first + jnp.arange(self.block_size, dtype=jnp.int32)
         return self._fresh(theta, block, pair_id, pair_id >= self.began_with)
 
-    def resized(self, theta: Theta, pairs: Pairs) -> Pairs:
+    def resized(self, theta: Theta, pairs: Block) -> Block:
         """A block of the run as it was with another number of pairs.
 
         Pairs that are new join afresh, removed ones become padding, the others keep
@@ -130,14 +149,7 @@ class Windows:
         self, theta: Theta, pairs: Pairs, outer_step: Any
     ) -> tuple[Pairs, Report]:
         """One window at one theta."""
-        who = Identity(pairs.block, pairs.pair_id, jnp.asarray(outer_step, jnp.int32))
-        both = self._members(pairs.trajectories)
-        clock = both.inner_step[:, : self.rule.members]
-        if self.window.single_episode:
-            clock = jnp.zeros_like(clock)
-        first = self.rule.start(who, theta, pairs.credit, clock)
-        source = self._source(theta, who, clock, first)
-        after, seen = self._unroll(source, both, who, pairs.active)
+        who, clock, first, after, seen = self.perturbed(theta, pairs, outer_step)
         restarted = self.divergence.restarted(seen.diverged)
         if self.carry == "mean":
             after, restarted = self._carry_mean(theta, pairs, who)
@@ -146,7 +158,19 @@ class Windows:
         )
         after = restart(after, restarted)
         pairs = dataclasses.replace(pairs, trajectories=after, credit=credit)
-        return pairs, self._report(pairs, seen, restarted, gradient)
+        return pairs, self.report(pairs, seen, restarted, gradient)
+
+    def perturbed(self, theta: Theta, pairs: Pairs, outer_step: Any) -> Perturbed:
+        """Unrolls both signs of every pair."""
+        who = Identity(pairs.block, pairs.pair_id, jnp.asarray(outer_step, jnp.int32))
+        both = self._members(pairs.trajectories)
+        clock = both.inner_step[:, : self.rule.members]
+        if self.window.single_episode:
+            clock = jnp.zeros_like(clock)
+        first = self.rule.start(who, theta, pairs.credit, clock)
+        source = self._source(theta, who, clock, first)
+        after, seen = self._unroll(source, both, who, pairs.active)
+        return Perturbed(who, clock, first, after, seen)
 
     def score(
         self, theta: Theta, pairs: Pairs, outer_step: Any
@@ -166,7 +190,7 @@ class Windows:
 
     def _unroll(
         self, source: ThetaSource, start: Trajectories, who: Identity, active: jax.Array
-    ) -> tuple[Trajectories, _Seen]:
+    ) -> tuple[Trajectories, Seen]:
         """K steps, with the losses of the objective asked for, by the policy."""
         steps = host_unroll if traits(self.task).host else unroll
         after, raw = steps(self.task, self.window, source, start, who, self.data)
@@ -178,7 +202,7 @@ class Windows:
         losses = jnp.where(counted[:, None, None], seen.losses, 0)
         broken = ~jnp.isfinite(jnp.sum(raw.losses, axis=-1)) & active[:, None]
         seen = dataclasses.replace(seen, losses=losses)
-        return after, _Seen(seen, diverged, counted, jnp.sum(broken))
+        return after, Seen(seen, diverged, counted, jnp.sum(broken))
 
     def _members(self, carried: Trajectories) -> Trajectories:
         """Both members' trajectories at the start: own, or forked from the mean."""
@@ -224,9 +248,10 @@ class Windows:
 
         return ThetaSource((first, jnp.full(clock.shape, -1, jnp.int32)), at)
 
-    def _report(
-        self, pairs: Pairs, seen: _Seen, restarted: jax.Array, gradient: Theta
+    def report(
+        self, pairs: Pairs, seen: Seen, restarted: jax.Array, gradient: Theta
     ) -> Report:
+        """What the driver is told of a window."""
         active = jnp.sum(jnp.where(pairs.active, 1, 0))
         scores = jnp.sum(seen.unrolled.losses, axis=-1)
         unrolls = 2 * active
