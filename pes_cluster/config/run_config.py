@@ -47,6 +47,7 @@ _AS_BEFORE: dict[str, Any] = {
     "divergence": "cap",
     "loss_cap": None,
     "grown_from": None,
+    "rank": None,
     "l2": 0.0,
 }
 

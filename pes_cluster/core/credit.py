@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from pes_cluster.core import trees
 from pes_cluster.core.pairs import Credit
-from pes_cluster.core.perturbations import Perturbations
+from pes_cluster.core.perturbations import Direction, Perturbations
 from pes_cluster.core.task import Theta
 from pes_cluster.core.timeline import Timeline, Window, timeline
 from pes_cluster.core.unroll import Identity, Unrolled
@@ -31,7 +31,7 @@ SIGNS = (1.0, -1.0)
 class Draw(NamedTuple):
     """Perturbations in force: z, leaves [P, M, ...], and their names, [P, M, 2]."""
 
-    z: Theta
+    z: Direction
     name: jax.Array
 
 
@@ -98,7 +98,7 @@ class CreditRule:
         """How many members keep a clock and an accumulator of their own."""
         return 2 if self.apart else 1
 
-    def directions(self, pair_id: jax.Array, theta: Theta, credit: Credit) -> Theta:
+    def directions(self, pair_id: jax.Array, theta: Theta, credit: Credit) -> Direction:
         """The direction that credits the window's last step, leaves [P, M, ...]."""
         if credit.accumulator is not None:
             return credit.accumulator
@@ -180,18 +180,18 @@ class CreditRule:
         if not self.apart:
             signed = jnp.sum(signed, axis=1, keepdims=True)
         gradient = jax.tree.map(
-            jnp.add, gradient, trees.weighted_sum(signed, direction)
+            jnp.add, gradient, self.perturbations.total(signed, direction)
         )
         return gradient, Credit(name, direction if self.accumulate else None)
 
     def _accumulate(
         self,
         credit: Credit,
-        fresh: Theta,
+        fresh: Direction,
         begins: jax.Array,
         changed: jax.Array,
         exists: jax.Array,
-    ) -> Theta:
+    ) -> Direction:
         """The accumulator in force during a segment, leaves [P, M, ...]."""
         lead = begins.shape
         fresh = jax.tree.map(
@@ -200,9 +200,9 @@ class CreditRule:
         if not self.accumulate:
             return fresh
         before = credit.accumulator
-        grown = jax.tree.map(jnp.add, before, fresh)
-        inside = trees.select(changed, grown, before)
-        return trees.select(exists, trees.select(begins, fresh, inside), before)
+        begun = self.perturbations.begun(fresh)
+        inside = trees.select(changed, self.perturbations.added(before, fresh), before)
+        return trees.select(exists, trees.select(begins, begun, inside), before)
 
 
 def renamed(

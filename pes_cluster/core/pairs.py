@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from pes_cluster.core.task import Theta
+from pes_cluster.core.perturbations import Direction
 
 
 @jax.tree_util.register_dataclass
@@ -39,14 +39,15 @@ class Credit:
     Attributes:
         draw: Name (outer_step, ordinal) of the perturbation in force, [P, M, 2].
         accumulator: ``sum eps / sigma^2`` over the draws of the episode (the paper's
-            xi / sigma^2), leaves [P, M, ...]; None where the estimator keeps none.
+            xi / sigma^2), leaves [P, M, ...], or their factors (`core.low_rank`);
+            None where the estimator keeps none.
             Stored with the positive member's sign. It is cleared when the next episode
             begins, so that after a window it still is the direction of the window's
             last step.
     """
 
     draw: jax.Array
-    accumulator: Theta | None
+    accumulator: Direction | None
 
 
 @jax.tree_util.register_dataclass

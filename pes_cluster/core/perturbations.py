@@ -8,19 +8,24 @@ shard that is rebuilt elsewhere meets the same noise.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from pes_cluster.core import keys
+from pes_cluster.core import keys, trees
 from pes_cluster.core.task import Theta
 
 Sigma = Callable[[jax.Array], jax.Array]
+Direction = Any  # Like theta, behind the axes [pairs, members]; or factors of that.
 
 
 @dataclasses.dataclass(frozen=True)
 class Perturbations:
     """Draws z ~ N(0, I); theta is perturbed to ``theta +- sigma(outer_step) z``.
+
+    It also does the arithmetic of directions, draws and sums of draws, so that another
+    noise may keep them in another form (`core.low_rank`).
 
     Attributes:
         seed: The run's seed.
@@ -32,7 +37,7 @@ class Perturbations:
     seed: int
     sigma: Sigma
 
-    def sample(self, pair_id: jax.Array, draw: jax.Array, theta: Theta) -> Theta:
+    def sample(self, pair_id: jax.Array, draw: jax.Array, theta: Theta) -> Direction:
         """Returns z of shape [pairs, members, ...].
 
         Args:
@@ -44,7 +49,11 @@ class Perturbations:
         names = keys.folded(root, pair_id[:, None], draw[..., 0], draw[..., 1])
         return jax.vmap(jax.vmap(lambda key: _normal(key, theta)))(names)
 
-    def thetas(self, theta: Theta, z: Theta, draw: jax.Array) -> Theta:
+    def dense(self, z: Direction) -> Theta:
+        """Returns a direction as arrays [pairs, members, ...] of theta's shapes."""
+        return z
+
+    def thetas(self, theta: Theta, z: Direction, draw: jax.Array) -> Theta:
         """Returns theta of both signs, of shape [pairs, 2, ...].
 
         Both signs are formed as theta + (+-sigma z), so they are antithetic to the bit.
@@ -56,9 +65,9 @@ class Perturbations:
             scale = (sigma * signs).astype(leaf.dtype)
             return leaf + scale.reshape(scale.shape + (1,) * jnp.ndim(leaf)) * noise
 
-        return jax.tree.map(perturb, theta, z)
+        return jax.tree.map(perturb, theta, self.dense(z))
 
-    def per_variance(self, z: Theta, draw: jax.Array) -> Theta:
+    def per_variance(self, z: Direction, draw: jax.Array) -> Direction:
         """Returns ``eps / sigma^2 = z / sigma`` of each draw, shaped like z."""
         inverse = 1.0 / self.sigma(draw[..., 0])
 
@@ -68,11 +77,36 @@ class Perturbations:
 
         return jax.tree.map(divide, z)
 
+    def nothing(self, theta: Theta, pairs: int, members: int) -> Direction:
+        """Returns an accumulator before the first draw."""
+        return trees.zeros(jax.tree.map(jnp.asarray, theta), pairs, members)
+
+    def begun(self, fresh: Direction) -> Direction:
+        """Returns an accumulator of one draw, with which an episode begins."""
+        return fresh
+
+    def added(self, accumulator: Direction, fresh: Direction) -> Direction:
+        """Returns the accumulator with another draw of its episode."""
+        return jax.tree.map(jnp.add, accumulator, fresh)
+
+    def total(self, weights: jax.Array, direction: Direction) -> Theta:
+        """Returns ``sum_pm weights[p, m] direction[p, m]``, shaped like theta."""
+        return trees.weighted_sum(weights, direction)
+
+    def norms(self, direction: Direction) -> jax.Array:
+        """Returns the Euclidean norms over all leaves, [pairs, members]."""
+        return trees.norms(direction, 2)
+
+
+def normal(key: jax.Array, leaf: Any) -> jax.Array:
+    """Returns z ~ N(0, I) shaped like a leaf of theta."""
+    return jax.random.normal(key, jnp.shape(leaf), leaf.dtype)
+
 
 def _normal(key: jax.Array, theta: Theta) -> Theta:
     leaves, structure = jax.tree.flatten(theta)
     draws = [
-        jax.random.normal(jax.random.fold_in(key, index), jnp.shape(leaf), leaf.dtype)
+        normal(jax.random.fold_in(key, index), leaf)
         for index, leaf in enumerate(leaves)
     ]
     return jax.tree.unflatten(structure, draws)

@@ -127,6 +127,13 @@ def rehearse(task: Task[Any]) -> None:
     _check_step(name, task, state, out)
 
 
+def theta_shapes(task: Task[Any]) -> Theta:
+    """Returns shapes and dtypes of theta, without running a traced task."""
+    if traits(task).host:
+        return jax.tree.map(np.asarray, task.initial_theta(jax.random.key(0)))
+    return jax.eval_shape(lambda: task.initial_theta(jax.random.key(0)))
+
+
 def state_shapes(task: Task[Any]) -> Any:
     """Returns shapes and dtypes of one inner state, without running a traced task."""
     key = jax.random.key(0)

@@ -62,6 +62,21 @@ class Window:
         """Whether one direction credits the whole window."""
         return not (self.begins_inside or self.changes_inside)
 
+    @property
+    def draws(self) -> int | None:
+        """The most perturbations that an episode can have; None where it has no end.
+
+        An episode that begins inside a window has part of that one's.
+        """
+        if self.episode_length is None:
+            return None
+        if self.noise_period == "episode":
+            return 1
+        if self.noise_period == "window":
+            inside = self.begins_inside
+            return -(-(self.episode_length - inside) // self.length) + inside
+        return -(-self.episode_length // self.noise_period)
+
     def lengths(self, pair_id: jax.Array) -> "EpisodeLengths | None":
         """How long the pairs' episodes last by the clock; None if unlimited."""
         if self.episode_length is None:

@@ -65,6 +65,8 @@ def check_evolution(recipe: Any) -> None:
     block = recipe.pairs_per_block
     if block is not None and block < 1:
         raise ValueError(f"pairs_per_block: {block} must be at least 1")
+    if recipe.rank is not None and recipe.rank < 1:
+        raise ValueError(f"rank: {recipe.rank} must be at least 1")
     cap = recipe.loss_cap
     if cap is not None and recipe.divergence != "cap":
         raise ValueError(

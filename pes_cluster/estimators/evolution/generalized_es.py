@@ -18,12 +18,22 @@ accumulated perturbation xi where `accumulate`, else the perturbation in force::
 import dataclasses
 from typing import Any, Literal
 
+import jax
+
 from pes_cluster.core.blocks import BlockProgram, block_size
 from pes_cluster.core.credit import CreditRule
 from pes_cluster.core.divergence import Divergence, DivergenceRule
 from pes_cluster.core.keys import DataKeys, DataSharing
+from pes_cluster.core.low_rank import LowRankPerturbations, is_matrix
 from pes_cluster.core.perturbations import Perturbations, Sigma
-from pes_cluster.core.task import Task, TaskError, check_task, state_shapes, traits
+from pes_cluster.core.task import (
+    Task,
+    TaskError,
+    check_task,
+    state_shapes,
+    theta_shapes,
+    traits,
+)
 from pes_cluster.core.timeline import NoisePeriod, Window
 from pes_cluster.estimators.evolution.shaping import Shape
 from pes_cluster.estimators.evolution.windows import Carry, Windows
@@ -49,6 +59,7 @@ class GeneralizedES:
             `core.divergence`.
         loss_cap: The most that the loss of a step may count as, under `cap`; None: as
             much as the worst of the block's other members, for diverged ones alone.
+        rank: Of the perturbations of theta's matrices; None: full. See `core.low_rank`.
         grown_from: N that the run began with, where it has been changed since: it keeps
             the size of a block. Pairs that joined since begin with an episode that is
             cut short, so that their phases are spread.
@@ -67,6 +78,7 @@ class GeneralizedES:
     shaping: Shape | None = None
     divergence: Divergence = "cap"
     loss_cap: float | None = None
+    rank: int | None = None
     grown_from: int | None = None
 
     def build(self, task: Task[Any], seed: int) -> BlockProgram:
@@ -84,7 +96,7 @@ class GeneralizedES:
                 "episode_length, or full episodes)"
             )
         began_with = (self.grown_from or self.num_particles) // 2
-        perturbations = Perturbations(seed, self.sigma)
+        perturbations = self._perturbations(task, window, seed)
         apart = window.terminates and self.carry == "own"
         return Windows(
             task=task,
@@ -102,6 +114,18 @@ class GeneralizedES:
             shapes=state_shapes(task),
             shaping=self.shaping,
         )
+
+    def _perturbations(
+        self, task: Task[Any], window: Window, seed: int
+    ) -> Perturbations:
+        if self.rank is None:
+            return Perturbations(seed, self.sigma)
+        if not any(map(is_matrix, jax.tree.leaves(theta_shapes(task)))):
+            raise ValueError(
+                f"rank: {self.rank}, but theta of task {type(task).__name__} has no "
+                "matrix; leave it out"
+            )
+        return LowRankPerturbations(seed, self.sigma, self.rank, window.draws)
 
     def _window(self, task: Task[Any]) -> Window:
         length = self.truncation_length or task.episode_length

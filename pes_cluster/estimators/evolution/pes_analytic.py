@@ -215,14 +215,15 @@ class _AnalyticWindows:
         before = trees.select(made.clock == 0, nothing, before)
         seen = made.seen.unrolled
         losses = jnp.sum(jnp.where(_first_episode(seen.ended), seen.losses, 0), axis=-1)
-        sigma = self.windows.rule.perturbations.sigma(made.first.name[..., 0])
-        explained = 2 * sigma * _inner(made.first.z, direct.first)
+        noise = self.windows.rule.perturbations
+        sigma = noise.sigma(made.first.name[..., 0])
+        explained = 2 * sigma * _inner(noise.dense(made.first.z), direct.first)
         rest = losses[:, :1] - losses[:, 1:] - explained
         counted = made.seen.counted[:, None]
         return jax.tree.map(
             jnp.add,
             trees.weighted_sum(jnp.where(counted, 2.0, 0.0), direct.whole),
-            trees.weighted_sum(jnp.where(counted, rest, 0), before),
+            noise.total(jnp.where(counted, rest, 0), before),
         )
 
 

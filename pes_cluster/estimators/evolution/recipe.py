@@ -41,6 +41,7 @@ class EvolutionStrategy:
     pairs_per_block: int | None = None
     divergence: Divergence = "cap"
     loss_cap: float | None = None
+    rank: int | None = None
     grown_from: int | None = None
 
     def __post_init__(self) -> None:

@@ -131,7 +131,7 @@ class Windows:
             episode = clock - joins[:, None]
         accumulator = None
         if self.rule.accumulate:
-            accumulator = trees.zeros(jax.tree.map(jnp.asarray, theta), size, kept)
+            accumulator = self.rule.perturbations.nothing(theta, size, kept)
         return Pairs(
             block=jnp.asarray(block, jnp.int32),
             pair_id=pair_id,
@@ -186,7 +186,7 @@ class Windows:
         signed = jnp.where(pairs.active[:, None], weights, 0) * jnp.array([1.0, -1.0])
         if not self.rule.apart:
             signed = jnp.sum(signed, axis=1, keepdims=True)
-        return trees.weighted_sum(signed, direction)
+        return self.rule.perturbations.total(signed, direction)
 
     def _unroll(
         self, source: ThetaSource, start: Trajectories, who: Identity, active: jax.Array
@@ -282,5 +282,6 @@ class Windows:
         """Sum over the particles that count of |xi| / sigma^2; 0 without one."""
         if pairs.credit.accumulator is None:
             return jnp.zeros((), jnp.float32)
-        lengths = jnp.mean(trees.norms(pairs.credit.accumulator, 2), axis=1)
+        norms = self.rule.perturbations.norms(pairs.credit.accumulator)
+        lengths = jnp.mean(norms, axis=1)
         return (2 * jnp.sum(jnp.where(counted, lengths, 0))).astype(jnp.float32)
