@@ -141,18 +141,23 @@ class CreditRule:
         """
         line = timeline(self.window, inner_step, unrolled.ended[:, : self.members])
         seen = _Seen(identity, theta, line, unrolled.losses)
-        start = (jax.tree.map(jnp.zeros_like, theta), credit)
-        after = self._segment(0, start, seen, first)
-        if self.window.one_segment:
-            return after
+        nothing = jax.tree.map(jnp.zeros_like, trees.widened(theta))
+        after = self._segment(0, (nothing, credit), seen, first)
+        if not self.window.one_segment:
+            after = self._further(after, seen)
+        return trees.narrowed(after[0], theta), after[1]
+
+    def _further(self, after: _Running, seen: _Seen) -> _Running:
+        """The segments behind the first."""
+        last = jnp.max(seen.timeline.segment)
 
         def more(carry: tuple[jax.Array, _Running]) -> jax.Array:
-            return carry[0] <= jnp.max(line.segment)
+            return carry[0] <= last
 
         def next_segment(carry: tuple[jax.Array, _Running]) -> tuple[Any, _Running]:
             return carry[0] + 1, self._segment(carry[0], carry[1], seen, None)
 
-        second = jnp.asarray(1, line.segment.dtype)
+        second = jnp.asarray(1, last.dtype)
         return jax.lax.while_loop(more, next_segment, (second, after))[1]
 
     def _segment(

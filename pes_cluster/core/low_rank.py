@@ -64,7 +64,7 @@ class LowRankPerturbations(Perturbations):
         """Returns z: `Factors` in the place of matrices."""
         root = keys.stream(self.seed, keys.NOISE)
         names = keys.folded(root, pair_id[:, None], draw[..., 0], draw[..., 1])
-        leaves, structure = jax.tree.flatten(theta)
+        leaves, structure = jax.tree.flatten(trees.widened(theta))
 
         def one(key: jax.Array) -> Direction:
             drawn = [
@@ -97,7 +97,7 @@ class LowRankPerturbations(Perturbations):
                 jnp.zeros((*lead, shape[1], width), leaf.dtype),
             )
 
-        return jax.tree.map(zero, jax.tree.map(jnp.asarray, theta))
+        return jax.tree.map(zero, trees.widened(theta))
 
     def begun(self, fresh: Direction) -> Direction:
         """See `Perturbations`: room for the draws to come."""

@@ -3,7 +3,8 @@
 A draw is named by (seed, pair_id, outer_step, ordinal), where the ordinal counts the
 draws that a pair makes within one window. So a perturbation can be made again anywhere
 from three integers: NRES and ES-Single store a draw's name instead of P numbers, and a
-shard that is rebuilt elsewhere meets the same noise.
+shard that is rebuilt elsewhere meets the same noise. Draws and their sums are
+float32 or wider, whatever theta is; they are never recovered from a perturbed theta.
 """
 
 import dataclasses
@@ -62,10 +63,10 @@ class Perturbations:
         signs = jnp.array([1.0, -1.0])
 
         def perturb(leaf: jax.Array, noise: jax.Array) -> jax.Array:
-            scale = (sigma * signs).astype(leaf.dtype)
+            scale = (sigma * signs).astype(noise.dtype)
             return leaf + scale.reshape(scale.shape + (1,) * jnp.ndim(leaf)) * noise
 
-        return jax.tree.map(perturb, theta, self.dense(z))
+        return trees.narrowed(jax.tree.map(perturb, theta, self.dense(z)), theta)
 
     def per_variance(self, z: Direction, draw: jax.Array) -> Direction:
         """Returns ``eps / sigma^2 = z / sigma`` of each draw, shaped like z."""
@@ -79,7 +80,7 @@ class Perturbations:
 
     def nothing(self, theta: Theta, pairs: int, members: int) -> Direction:
         """Returns an accumulator before the first draw."""
-        return trees.zeros(jax.tree.map(jnp.asarray, theta), pairs, members)
+        return trees.zeros(trees.widened(theta), pairs, members)
 
     def begun(self, fresh: Direction) -> Direction:
         """Returns an accumulator of one draw, with which an episode begins."""
@@ -99,12 +100,12 @@ class Perturbations:
 
 
 def normal(key: jax.Array, leaf: Any) -> jax.Array:
-    """Returns z ~ N(0, I) shaped like a leaf of theta."""
-    return jax.random.normal(key, jnp.shape(leaf), leaf.dtype)
+    """Returns z ~ N(0, I) shaped like a leaf of theta, widened."""
+    return jax.random.normal(key, leaf.shape, leaf.dtype)
 
 
 def _normal(key: jax.Array, theta: Theta) -> Theta:
-    leaves, structure = jax.tree.flatten(theta)
+    leaves, structure = jax.tree.flatten(trees.widened(theta))
     draws = [
         normal(jax.random.fold_in(key, index), leaf)
         for index, leaf in enumerate(leaves)

@@ -26,6 +26,21 @@ def weighted_sum(weights: jax.Array, tree: Tree) -> Tree:
     return jax.tree.map(reduce, tree)
 
 
+def widened(tree: Tree) -> Tree:
+    """Returns arrays of float32 or wider, in which draws and their sums are kept."""
+
+    def widen(leaf: Any) -> jax.Array:
+        array = jnp.asarray(leaf)
+        return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+    return jax.tree.map(widen, tree)
+
+
+def narrowed(tree: Tree, like: Tree) -> Tree:
+    """Returns arrays of the types that another tree has."""
+    return jax.tree.map(lambda x, y: x.astype(jnp.asarray(y).dtype), tree, like)
+
+
 def select(condition: jax.Array, chosen: Tree, other: Tree) -> Tree:
     """Chooses per trajectory: `condition` is broadcast from the left over each leaf."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import pathlib
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from pes_cluster.tasks.influence_balancing import InfluenceBalancing
 from pes_cluster.tasks.mlp_learning_rate_schedule import MLPLearningRateSchedule
 from pes_cluster.tasks.registry import TASKS
 from pes_cluster.tasks.toy_regression import ToyRegression
+from tests.helpers.runs import thetas
 
 SMALL: dict[str, Any] = {
     "toy_regression": ToyRegression(),
@@ -46,6 +48,7 @@ def test_every_task_has_a_small_form() -> None:
     assert set(SMALL) == set(TASKS)
 
 
+SLOW = pytest.mark.slow
 LARGE = "mlp_learning_rate_schedule"
 QUICK = ("pes", "truncated_es", "tbptt")  # With it; the others are slow tests.
 
@@ -58,7 +61,7 @@ def _contracts() -> list[Any]:
         pytest.param(
             name,
             task,
-            marks=[pytest.mark.slow] if task == LARGE and name not in QUICK else [],
+            marks=[SLOW] if task == LARGE and name not in QUICK else [],
         )
         for task in TASKS
         for name in ESTIMATORS
@@ -108,6 +111,20 @@ def test_contract(name: str, task_name: str) -> None:
     # Charged for the mean state of each of the five pairs.
     trajectories = 15 if name in ("truncated_es", "pes_analytic") else 10
     assert steps == trajectories * length
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("pes", "ars", "uoro") else [SLOW])
+        for name in ESTIMATORS
+    ],
+)
+def test_the_result_depends_neither_on_the_shards_nor_on_a_stop(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    hashes = thetas(SMALL["toy_regression"], _recipe(name), tmp_path)
+    assert len(set(hashes.values())) == 1, hashes
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -1,6 +1,7 @@
 """Perturbations of low rank: unbiased at every rank, and their sums are bounded."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from pes_cluster.estimators.evolution.pes_analytic import PESAnalytic
 from pes_cluster.estimators.evolution.truncated_es import TruncatedES
 from pes_cluster.tasks.toy_regression import ToyRegression
 from tests.helpers.quadratic import PAIRS, estimates, t2
+from tests.helpers.runs import thetas
 
 ROWS, COLUMNS, SIZE = 4, 5, 4 * 5 + 4
 LIKELY = float(chi2.isf(1e-6, SIZE))  # Of T2 at the exact gradient; 73.
@@ -222,6 +224,15 @@ def test_what_is_kept_is_bounded_and_small() -> None:
     assert ".credit.accumulator['w'].left" in arrays
     again = from_arrays(jax.eval_shape(lambda: later), arrays)
     assert jax.tree.structure(again) == jax.tree.structure(later)
+
+
+def test_the_result_depends_neither_on_the_shards_nor_on_a_stop(
+    tmp_path: pathlib.Path,
+) -> None:
+    task = Driven(rows=20, columns=20)
+    es = PES(12, 2, 0.5, rank=1, pairs_per_block=2)
+    hashes = thetas(task, es, tmp_path)
+    assert len(set(hashes.values())) == 1, hashes
 
 
 @pytest.mark.parametrize("length", [2, None], ids=["many draws", "endless"])

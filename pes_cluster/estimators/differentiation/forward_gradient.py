@@ -91,7 +91,8 @@ class _Directional:
         step = jnp.asarray(outer_step, jnp.int32)
         fresh = replicas.trajectories.inner_step == 0
         draw = renamed(replicas.memory.draw, fresh, step, jnp.zeros_like(step))
-        along = self.directions.sample(replicas.replica_id, draw, theta)
+        drawn = self.directions.sample(replicas.replica_id, draw, theta)
+        along = trees.narrowed(drawn, theta)
         thetas = jax.tree.map(
             lambda leaf, u: jnp.broadcast_to(leaf, u.shape), shared(theta), along
         )

@@ -220,11 +220,9 @@ class _AnalyticWindows:
         explained = 2 * sigma * _inner(noise.dense(made.first.z), direct.first)
         rest = losses[:, :1] - losses[:, 1:] - explained
         counted = made.seen.counted[:, None]
-        return jax.tree.map(
-            jnp.add,
-            trees.weighted_sum(jnp.where(counted, 2.0, 0.0), direct.whole),
-            noise.total(jnp.where(counted, rest, 0), before),
-        )
+        known = trees.weighted_sum(jnp.where(counted, 2.0, 0.0), direct.whole)
+        estimated = noise.total(jnp.where(counted, rest, 0), before)
+        return trees.narrowed(jax.tree.map(jnp.add, known, estimated), direct.whole)
 
 
 def _first_episode(ended: jax.Array) -> jax.Array:

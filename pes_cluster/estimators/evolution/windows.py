@@ -186,7 +186,8 @@ class Windows:
         signed = jnp.where(pairs.active[:, None], weights, 0) * jnp.array([1.0, -1.0])
         if not self.rule.apart:
             signed = jnp.sum(signed, axis=1, keepdims=True)
-        return self.rule.perturbations.total(signed, direction)
+        total = self.rule.perturbations.total(signed, direction)
+        return trees.narrowed(total, theta)
 
     def _unroll(
         self, source: ThetaSource, start: Trajectories, who: Identity, active: jax.Array
