@@ -35,6 +35,10 @@ def decode(kind: Any, value: Any, path: str) -> Any:
     Raises:
         ConfigError: The value does not fit.
     """
+    item = _item(kind)
+    if item is not None and isinstance(value, list):
+        items = enumerate(value)
+        return tuple(decode(item, one, f"{path}[{index}]") for index, one in items)
     members = _members(kind)
     records = [member for member in members if dataclasses.is_dataclass(member)]
     if records and isinstance(value, dict):
@@ -137,6 +141,17 @@ def _members(kind: Any) -> tuple[Any, ...]:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return typing.get_args(kind)
     return (kind,)
+
+
+def _item(kind: Any) -> type[Any] | None:
+    """Returns the dataclass of which `kind` is a tuple of any length, or None."""
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple and arguments[1:] == (...,):
+        item = arguments[0]
+        return (
+            item if dataclasses.is_dataclass(item) and isinstance(item, type) else None
+        )
+    return None
 
 
 def _hints(kind: type[Any], path: str) -> dict[str, Any]:

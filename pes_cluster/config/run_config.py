@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -49,6 +50,7 @@ _AS_BEFORE: dict[str, Any] = {
     "grown_from": None,
     "rank": None,
     "l2": 0.0,
+    "image_size": None,
 }
 
 
@@ -238,13 +240,15 @@ def _determining(config: RunConfig) -> dict[str, Any]:
         sections["cluster"] = {"fused": True}
     if "outer" in sections and not sections["outer"]["staleness"]:
         del sections["outer"]["staleness"]  # As before there was such a key.
+    task, method = sections.get("task", {}), sections.get("estimator", {})
     # Where the files lie does not change what is in them.
-    sections.get("task", {}).pop("data_dir", None)
-    method = sections.get("estimator", {})
-    for section in (method, sections.get("outer", {}).get("optimizer", {})):
-        for name, before in _AS_BEFORE.items():
-            if section.get(name, before) == before:
-                section.pop(name, None)
+    task.pop("data_dir", None)
+    optimizer = sections.get("outer", {}).get("optimizer", {})
+    for section, (name, before) in itertools.product(
+        (task, method, optimizer), _AS_BEFORE.items()
+    ):
+        if section.get(name, before) == before:
+            section.pop(name, None)
     if method.get("pairs_per_block", 0) is None and "num_particles" in method:
         # Written out, so that a run notices when the default is no longer what it was.
         began_with = method.get("grown_from") or method["num_particles"]

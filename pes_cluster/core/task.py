@@ -12,13 +12,14 @@ reward). `episode_length` is T; None means that an episode never ends.
 
 Optional class attributes and methods, read once through `traits`:
 
-==============  ==================================================================
-``terminates``  episodes may end by themselves; `step` also returns a boolean `done`
-``host``        numpy code (a simulator): called trajectory by trajectory, not traced
-``batched``     `init` and `step` take a leading batch axis on every argument
-``final_loss``  ``(theta, state, key) -> loss``, the objective of ``objective: final``
-``evaluate``    ``(theta, key) -> loss``, where it is not one full episode's loss
-==============  ==================================================================
+==================  ==============================================================
+``terminates``      episodes may end by themselves; `step` also returns a `done`
+``host``            numpy code (a simulator): called one trajectory at a time
+``batched``         `init` and `step` take a leading batch axis on every argument
+``differentiable``  False: derivatives of the losses say nothing about theta
+``final_loss``      ``(theta, state, key) -> loss``, for ``objective: final``
+``evaluate``        ``(theta, key) -> loss``, where it is not one full episode's
+==================  ==============================================================
 """
 
 import dataclasses
@@ -71,6 +72,7 @@ class Traits:
     terminates: bool
     host: bool
     batched: bool
+    differentiable: bool
     final_loss: Callable[..., Any] | None
     evaluate: Callable[..., Any] | None
 
@@ -81,6 +83,7 @@ def traits(task: Task[Any]) -> Traits:
         terminates=bool(getattr(task, "terminates", False)),
         host=bool(getattr(task, "host", False)),
         batched=bool(getattr(task, "batched", False)),
+        differentiable=bool(getattr(task, "differentiable", True)),
         final_loss=getattr(task, "final_loss", None),
         evaluate=getattr(task, "evaluate", None),
     )
@@ -107,6 +110,22 @@ def check_task(task: Task[Any]) -> None:
         _check_theta(name, _host_theta(name, task))
     else:
         _check_traced(name, task)
+
+
+def check_differentiable(task: Task[Any]) -> None:
+    """Refuses a task whose losses have no derivative that an estimator could use.
+
+    Raises:
+        TaskError: One line that names the task and why.
+    """
+    name = type(task).__name__
+    if traits(task).host:
+        raise TaskError(f"task {name} is a host task and cannot be differentiated")
+    if not traits(task).differentiable:
+        raise TaskError(
+            f"task {name} has losses whose derivatives say nothing about theta; "
+            "choose an evolution strategy"
+        )
 
 
 def rehearse(task: Task[Any]) -> None:

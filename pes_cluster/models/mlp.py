@@ -27,11 +27,21 @@ def init(key: jax.Array, sizes: Sequence[int]) -> list[Layer]:
     ]
 
 
-def apply(layers: Sequence[Layer], inputs: jax.Array) -> jax.Array:
-    """Maps inputs [..., sizes[0]] to logits [..., sizes[-1]]; the last is linear."""
+def apply(
+    layers: Sequence[Layer], inputs: jax.Array, masks: Sequence[jax.Array] = ()
+) -> jax.Array:
+    """Maps inputs [..., sizes[0]] to logits [..., sizes[-1]]; the last is linear.
+
+    Args:
+        layers: From the inputs on.
+        inputs: Any number of leading axes.
+        masks: For each hidden layer its units' factors [units] before the ReLU, 0 to
+            leave a unit out; empty for none.
+    """
     *hidden, last = layers
-    for layer in hidden:
-        inputs = jax.nn.relu(inputs @ layer.weight + layer.bias)
+    for index, layer in enumerate(hidden):
+        units = inputs @ layer.weight + layer.bias
+        inputs = jax.nn.relu(units * masks[index] if len(masks) else units)
     return inputs @ last.weight + last.bias
 
 

@@ -1,76 +1,52 @@
-"""Image sets for inner problems: where their files are found, and their fixed splits.
+"""Image sets for inner problems, with their fixed splits.
 
 `digits` is shipped with the package. MNIST and Fashion-MNIST are read in their original
-idx files, packed (.gz) or not, from ``<data_dir>/<name>/`` or ``<data_dir>/``;
-`data_dir` falls back to the environment variable PES_DATA_DIR. Nothing is downloaded
-unless `data_dir` says "download". Every file's md5 is checked.
+idx files from ``<data_dir>/<name>/`` or ``<data_dir>/``, CIFAR-10 in its binary batches
+from ``<data_dir>/cifar10/cifar-10-batches-bin/`` or above; see `data_files`. Of each
+set's training images the last validate; its test images are not used.
+`cifar10_batch_1` is CIFAR-10's first batch alone, for where the other four are not at
+hand.
 """
 
 import functools
-import hashlib
 import importlib.resources
-import os
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from pes_cluster.tasks.idx import DatasetError, parse, unpacked
+from pes_cluster.tasks import cifar, idx
+from pes_cluster.tasks.data_files import DataFile, DatasetError, Place, read
+from pes_cluster.tasks.images import Images, resized, split
 
-DOWNLOAD = "download"
-ENVIRONMENT_VARIABLE = "PES_DATA_DIR"
+Name = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar10_batch_1"]
 
-
-class Images(NamedTuple):
-    """An image classification set, as bytes; 50,000 of MNIST are 39 MB.
-
-    Attributes:
-        train_images: uint8 [n, pixels].
-        train_labels: uint8 [n].
-        validation_images: uint8 [m, pixels].
-        validation_labels: uint8 [m].
-        offset: Mean of the training pixels, in their own units.
-        scale: Standard deviation of the training pixels; (x - offset) / scale is
-            standard.
-    """
-
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    validation_images: np.ndarray
-    validation_labels: np.ndarray
-    offset: float
-    scale: float
+_IDX_TRAIN_SIZE = 50_000  # Of the original 60,000; the last 10,000 validate.
 
 
-class _File(NamedTuple):
-    name: str
-    md5_packed: str
-    md5: str
+class _IdxSet(NamedTuple):
+    """Training images and labels of a set in the idx format."""
 
-
-class _Source(NamedTuple):
-    """The idx files of a set: training images and labels, and public copies."""
-
-    images: _File
-    labels: _File
+    images: DataFile
+    labels: DataFile
     mirrors: tuple[str, ...]
     offset: float
     scale: float
 
 
-_TRAIN_SIZE = 50_000  # Of the original 60,000; the last 10,000 validate.
-
-_SOURCES = {
-    "mnist": _Source(
-        images=_File(
+_IDX_SETS = {
+    "mnist": _IdxSet(
+        images=DataFile(
             "train-images-idx3-ubyte",
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
             "6bbc9ace898e44ae57da46a324031adb",
+            ".gz",
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
         ),
-        labels=_File(
+        labels=DataFile(
             "train-labels-idx1-ubyte",
-            "d53e105ee54ea40749a09fcbcd1e9432",
             "a25bea736e30d166cdddb491f175f624",
+            ".gz",
+            "d53e105ee54ea40749a09fcbcd1e9432",
         ),
         mirrors=(
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -79,16 +55,18 @@ _SOURCES = {
         offset=0.13066 * 255,
         scale=0.30811 * 255,
     ),
-    "fashion_mnist": _Source(
-        images=_File(
+    "fashion_mnist": _IdxSet(
+        images=DataFile(
             "train-images-idx3-ubyte",
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
             "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+            ".gz",
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
         ),
-        labels=_File(
+        labels=DataFile(
             "train-labels-idx1-ubyte",
-            "25c81989df183df01b3e8a0aad5dffbe",
             "9018921c3c673c538a1fc5bad174d6f9",
+            ".gz",
+            "25c81989df183df01b3e8a0aad5dffbe",
         ),
         mirrors=(
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -99,108 +77,87 @@ _SOURCES = {
     ),
 }
 
-NAMES = ("digits", *_SOURCES)
+_CIFAR10_MD5 = (
+    "5dd7e06a14cb22eb9f671a540d1b7c25",
+    "5ea93a67294ea407fff1d09f752e9692",
+    "942cd6a4bcdd0dd3c604fbe906cb4421",
+    "ae636b3ba5c66a11e91e8cb52e771fcb",
+    "53f37980c15c3d472c316c40844f3f0d",
+)
+_CIFAR10_BATCHES = tuple(
+    DataFile(f"data_batch_{number}.bin", md5, ".xz")
+    for number, md5 in enumerate(_CIFAR10_MD5, 1)
+)
 
 
-def load(name: str, data_dir: str | None = None) -> Images:
+def load(name: str, data_dir: str | None = None, size: int | None = None) -> Images:
     """Returns a data set; read once a process.
 
     Args:
-        name: One of `NAMES`.
-        data_dir: Where the idx files are, "download", or None for PES_DATA_DIR.
+        name: One of `Name`.
+        data_dir: Where the files are, "download", or None for PES_DATA_DIR.
+        size: Rows and columns to average the images down to; None keeps theirs.
 
     Raises:
-        DatasetError: An unknown name, or files that are absent or damaged.
+        DatasetError: An unknown name, files that are absent or damaged, or images
+            smaller than `size`.
     """
-    if name not in NAMES:
-        raise DatasetError(f"unknown data set {name!r}; known are {', '.join(NAMES)}")
-    if name == "digits":
-        return _digits()
-    return _idx_set(name, data_dir or os.environ.get(ENVIRONMENT_VARIABLE))
+    if name not in _READERS:
+        known = ", ".join(get_args(Name))
+        raise DatasetError(f"unknown data set {name!r}; known are {known}")
+    return _load(name, data_dir, size)
 
 
 @functools.lru_cache
-def _digits() -> Images:
+def _load(name: str, data_dir: str | None, size: int | None) -> Images:
+    if size is None:
+        return _READERS[name](data_dir)
+    return resized(_load(name, data_dir, None), size)
+
+
+def _digits(data_dir: str | None) -> Images:
+    del data_dir
     folder = importlib.resources.files("pes_cluster.tasks") / "data"
     with (folder / "digits.npz").open("rb") as file:
         with np.load(file, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
-    return _split(images, labels, 1500, offset=0.30511 * 16, scale=0.37503 * 16)
+    return split(images, labels, 1500, offset=0.30511 * 16, scale=0.37503 * 16)
 
 
-@functools.lru_cache
-def _idx_set(name: str, data_dir: str | None) -> Images:
-    source = _SOURCES[name]
+def _idx(name: str, data_dir: str | None) -> Images:
+    source = _IDX_SETS[name]
+    place = Place(name, (name,), source.mirrors)
     images, labels = (
-        parse(path, _checked(path, file), dimensions)
+        idx.parse(*read(place, file, data_dir), dimensions)
         for file, dimensions in ((source.images, 3), (source.labels, 1))
-        for path in (_locate(name, file, data_dir),)
     )
-    flat = images.reshape(len(images), -1)
-    return _split(flat, labels, _TRAIN_SIZE, offset=source.offset, scale=source.scale)
+    flat, size = images.reshape(len(images), -1), _IDX_TRAIN_SIZE
+    return split(flat, labels, size, offset=source.offset, scale=source.scale)
 
 
-def _split(
-    images: np.ndarray, labels: np.ndarray, size: int, *, offset: float, scale: float
-) -> Images:
-    return Images(
-        images[:size], labels[:size], images[size:], labels[size:], offset, scale
-    )
-
-
-def _locate(name: str, file: _File, data_dir: str | None) -> Path:
-    """Returns the path of a file, packed or not."""
-    if data_dir == DOWNLOAD:
-        return _download(name, file)
-    advice = (
-        f"set data_dir (or {ENVIRONMENT_VARIABLE}) to the folder that holds it, "
-        f"or data_dir: {DOWNLOAD}"
-    )
-    if data_dir is None:
-        raise DatasetError(f"data set {name} is not shipped; {advice}")
-    root = Path(data_dir).expanduser().absolute()
-    for folder in (root / name, root):
-        for path in (folder / f"{file.name}.gz", folder / file.name):
-            if path.is_file():
-                return path
-    raise DatasetError(
-        f"data set {name}: no {file.name}[.gz] in {root / name} or {root}; {advice}"
+def _cifar10(name: str, batches: int, data_dir: str | None) -> Images:
+    place = Place(name, ("cifar10/cifar-10-batches-bin", "cifar-10-batches-bin"))
+    parts = [
+        cifar.parse(*read(place, file, data_dir)) for file in _CIFAR10_BATCHES[:batches]
+    ]
+    images, labels = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    means = np.array([0.4914, 0.4822, 0.4465], np.float32) * 255
+    deviations = np.array([0.2470, 0.2435, 0.2616], np.float32) * 255
+    pixels = cifar.PIXELS // cifar.CHANNELS
+    return split(
+        images,
+        labels,
+        len(images) * 4 // 5,
+        offset=np.repeat(means, pixels),
+        scale=np.repeat(deviations, pixels),
+        channels=cifar.CHANNELS,
     )
 
 
-def _checked(path: Path, file: _File) -> bytes:
-    """Returns the unpacked content of a file whose md5 is the published one."""
-    raw = path.read_bytes()
-    expected = file.md5_packed if path.suffix == ".gz" else file.md5
-    # The archive may have been packed again; what counts is the content.
-    content = unpacked(path, raw)
-    if hashlib.md5(raw, usedforsecurity=False).hexdigest() != expected:
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if found != file.md5:
-            raise DatasetError(
-                f"{path}: md5 of the content is {found}, published is {file.md5}; "
-                "the file is damaged or of another data set"
-            )
-    return content
-
-
-def _download(name: str, file: _File) -> Path:
-    try:
-        import pooch  # An optional extra, needed by this path alone.
-    except ImportError as error:
-        raise DatasetError(
-            f'downloading {name} needs pooch: pip install "pes-cluster[data]"'
-        ) from error
-    folder = Path(pooch.os_cache("pes_cluster")) / name
-    failures = []
-    for mirror in _SOURCES[name].mirrors:
-        url = f"{mirror}{file.name}.gz"
-        try:
-            known_hash = f"md5:{file.md5_packed}"
-            path = pooch.retrieve(url, known_hash, f"{file.name}.gz", folder)
-        # requests' errors are OSErrors; pooch reports a wrong checksum by a ValueError.
-        except (OSError, ValueError) as error:
-            failures.append(f"{url}: {type(error).__name__}")
-        else:
-            return Path(path)
-    raise DatasetError(f"data set {name} could not be fetched ({'; '.join(failures)})")
+_READERS: dict[str, Callable[[str | None], Images]] = {
+    "digits": _digits,
+    "mnist": functools.partial(_idx, "mnist"),
+    "fashion_mnist": functools.partial(_idx, "fashion_mnist"),
+    "cifar10": functools.partial(_cifar10, "cifar10", len(_CIFAR10_BATCHES)),
+    "cifar10_batch_1": functools.partial(_cifar10, "cifar10_batch_1", 1),
+}

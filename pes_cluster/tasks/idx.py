@@ -1,33 +1,14 @@
 """The idx format of MNIST: a big-endian header (magic number, sizes), then bytes."""
 
-import gzip
 import math
 import struct
 from pathlib import Path
 
 import numpy as np
 
-from pes_cluster.core.task import TaskError
+from pes_cluster.tasks.data_files import DatasetError
 
 _UNSIGNED_BYTE = 0x08  # Third byte of the magic number; the fourth counts dimensions.
-
-
-class DatasetError(TaskError):
-    """Data that is absent or damaged; the message is one line that says what to do."""
-
-
-def unpacked(path: Path, raw: bytes) -> bytes:
-    """Returns `raw`, decompressed if the file's name ends in .gz.
-
-    Raises:
-        DatasetError: The stream is damaged or cut short; names the file.
-    """
-    if path.suffix != ".gz":
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except (OSError, EOFError) as error:
-        raise DatasetError(f"{path}: not a whole gzip file ({error})") from error
 
 
 def parse(path: Path, content: bytes, dimensions: int) -> np.ndarray:

@@ -6,4 +6,9 @@ TASKS: dict[str, str] = {
     "mlp_learning_rate_schedule": (
         "pes_cluster.tasks.mlp_learning_rate_schedule:MLPLearningRateSchedule"
     ),
+    "learned_optimizer": "pes_cluster.tasks.learned_optimizer:LearnedOptimizer",
+    "mlp_hyperparameters": "pes_cluster.tasks.mlp_hyperparameters:MLPHyperparameters",
+    "optimizer_hyperparameters": (
+        "pes_cluster.tasks.optimizer_hyperparameters:OptimizerHyperparameters"
+    ),
 }

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from pes_cluster.cluster.leaves import from_arrays, to_arrays
-from pes_cluster.core.task import TaskError
+from pes_cluster.core.task import TaskError, traits
 from pes_cluster.estimators.evolution.pes import PES
 from pes_cluster.estimators.registry import ESTIMATORS
 from pes_cluster.tasks.influence_balancing import InfluenceBalancing
+from pes_cluster.tasks.learned_optimizer import LearnedOptimizer
+from pes_cluster.tasks.mlp_hyperparameters import MLPHyperparameters
 from pes_cluster.tasks.mlp_learning_rate_schedule import MLPLearningRateSchedule
+from pes_cluster.tasks.optimizer_hyperparameters import OptimizerHyperparameters
 from pes_cluster.tasks.registry import TASKS
 from pes_cluster.tasks.toy_regression import ToyRegression
 from tests.helpers.runs import thetas
@@ -25,6 +28,15 @@ SMALL: dict[str, Any] = {
     "influence_balancing": InfluenceBalancing(),
     "mlp_learning_rate_schedule": MLPLearningRateSchedule(
         hidden=(4,), episode_length=7, batch_size=4
+    ),
+    "learned_optimizer": LearnedOptimizer(
+        hidden=(), optimizer_hidden=(4,), episode_length=7, batch_size=4
+    ),
+    "mlp_hyperparameters": MLPHyperparameters(
+        hidden=(4,), episode_length=7, batch_size=4
+    ),
+    "optimizer_hyperparameters": OptimizerHyperparameters(
+        hidden=(), episode_length=7, batch_size=4, per="tensor"
     ),
 }
 
@@ -49,10 +61,15 @@ def test_every_task_has_a_small_form() -> None:
 
 
 SLOW = pytest.mark.slow
-LARGE = "mlp_learning_rate_schedule"
-QUICK = ("pes", "truncated_es", "tbptt")  # With it; the others are slow tests.
+# Quick tests: the small tasks with all estimators, and a large one with three.
+QUICK = dict.fromkeys(("toy_regression", "influence_balancing"), tuple(ESTIMATORS))
+QUICK["mlp_learning_rate_schedule"] = ("pes", "truncated_es", "tbptt")
 
 NEEDS_AN_END = ("forward_gradient",)  # Beyond those that unroll whole episodes.
+
+
+def _differentiates(name: str) -> bool:
+    return "differentiation" in ESTIMATORS[name] or name == "pes_analytic"
 
 
 def _contracts() -> list[Any]:
@@ -61,7 +78,7 @@ def _contracts() -> list[Any]:
         pytest.param(
             name,
             task,
-            marks=[SLOW] if task == LARGE and name not in QUICK else [],
+            marks=[] if name in QUICK.get(task, ()) else [SLOW],
         )
         for task in TASKS
         for name in ESTIMATORS
@@ -73,6 +90,10 @@ def test_contract(name: str, task_name: str) -> None:
     """One trace, states that survive as plain arrays, inert padding, right counts."""
     task, recipe = SMALL[task_name], _recipe(name)
     whole = "truncation_length" not in {f.name for f in dataclasses.fields(recipe)}
+    if _differentiates(name) and not traits(task).differentiable:
+        with pytest.raises(TaskError, match="derivatives say nothing about theta"):
+            recipe.build(task, 0)
+        return
     if (whole or name in NEEDS_AN_END) and task.episode_length is None:
         with pytest.raises(TaskError, match="never ends"):
             recipe.build(task, 0)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import lzma
 import struct
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pes_cluster.tasks import datasets
-from pes_cluster.tasks.idx import DatasetError, parse, unpacked
+from pes_cluster.tasks import cifar, datasets
+from pes_cluster.tasks.data_files import DataFile, DatasetError, Place, read, unpacked
+from pes_cluster.tasks.idx import parse
+from pes_cluster.tasks.images import Images, resized
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 
@@ -89,6 +92,12 @@ def test_a_damaged_gzip_file_is_named(raw):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("raw", [lzma.compress(b"x" * 99)[:-9], b"not xz at all"])
+def test_a_damaged_xz_file_is_named(raw):
+    with refused("folder/f.xz: not a whole xz file"):
+        unpacked(Path("folder/f.xz"), raw)
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """A set of 5 generated images, of which 3 train, in place of Fashion-MNIST."""
@@ -100,16 +109,17 @@ def tiny(monkeypatch):
 
     def described(name: str):
         packed = gzip.compress(contents[name], mtime=0)
-        digests = [hashlib.md5(raw).hexdigest() for raw in (packed, contents[name])]
-        return datasets._File(name, *digests)
+        whole, archive = (hashlib.md5(x).hexdigest() for x in (contents[name], packed))
+        return DataFile(name, whole, ".gz", archive)
 
     files = [described(name) for name in contents]
-    source = datasets._Source(*files, ("http://a.invalid/", "http://b.invalid/"), 0, 1)
-    monkeypatch.setitem(datasets._SOURCES, "fashion_mnist", source)
-    monkeypatch.setattr(datasets, "_TRAIN_SIZE", 3)
+    source = datasets._IdxSet(*files, ("http://a.invalid/", "http://b.invalid/"), 0, 1)
+    monkeypatch.setitem(datasets._IDX_SETS, "fashion_mnist", source)
+    monkeypatch.setattr(datasets, "_IDX_TRAIN_SIZE", 3)
     monkeypatch.delenv("PES_DATA_DIR", raising=False)
+    datasets._load.cache_clear()
     yield contents
-    datasets._idx_set.cache_clear()
+    datasets._load.cache_clear()
 
 
 def write(folder: Path, contents: dict[str, bytes], packed: bool) -> None:
@@ -158,7 +168,7 @@ def test_no_data_dir_at_all(tiny):
 
 
 def test_an_unknown_name():
-    with refused("unknown data set 'cifar'; known are digits, mnist, fashion_mnist"):
+    with refused("unknown data set 'cifar'; known are digits, mnist, fashion_mnist, "):
         datasets.load("cifar")
 
 
@@ -212,3 +222,102 @@ def test_files_at_hand_need_no_pooch(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
     write(tmp_path, tiny, packed=True)
     assert len(datasets.load("fashion_mnist", str(tmp_path)).train_labels) == 3
+
+
+def cifar_batch(images: int) -> bytes:
+    """Records whose label is their number and whose pixels are 0, 1, .. 255, 0, .."""
+    pixels = np.arange(cifar.PIXELS).astype(np.uint8).tobytes()
+    return b"".join(bytes([label]) + pixels for label in range(images))
+
+
+def test_cifar_batches_are_labels_and_planes():
+    images, labels = cifar.parse(Path("f"), cifar_batch(3))
+    assert labels.tolist() == [0, 1, 2]
+    assert images.shape == (3, 3072)
+    assert images[1, :3].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            cifar_batch(2)[:-1],
+            "f: 6145 bytes are not a whole number of records of 3073",
+        ),
+        (b"", "f: 0 bytes are not"),
+        (b"\x0a" + cifar_batch(1)[1:], "f: label 10, expected 0 to 9"),
+    ],
+)
+def test_a_damaged_cifar_batch_is_named(content, message):
+    with refused(message):
+        cifar.parse(Path("f"), content)
+
+
+@pytest.mark.parametrize("folder", ["cifar10/cifar-10-batches-bin", "."])
+@pytest.mark.parametrize("packed", [True, False])
+def test_cifar_is_read_from_the_batches_that_are_asked_for(
+    tmp_path, monkeypatch, folder, packed
+):
+    content = cifar_batch(10)
+    file = DataFile("data_batch_1.bin", hashlib.md5(content).hexdigest(), ".xz")
+    absent = file._replace(name="data_batch_2.bin")
+    monkeypatch.setattr(datasets, "_CIFAR10_BATCHES", (file, absent))
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    path = tmp_path / folder / (f"{file.name}.xz" if packed else file.name)
+    path.write_bytes(lzma.compress(content) if packed else content)
+    data = datasets._cifar10("cifar10", 1, str(tmp_path))
+    assert data.train_labels.tolist() == list(range(8))
+    assert data.validation_labels.tolist() == [8, 9]
+    assert (data.channels, data.side) == (3, 32)
+    with refused("data set cifar10: no data_batch_2.bin.* in "):
+        datasets._cifar10("cifar10", 2, str(tmp_path))
+
+
+def test_a_set_without_a_public_copy_cannot_be_fetched():
+    with refused("data set secret cannot be fetched; set data_dir .* that holds f"):
+        read(Place("secret", ()), DataFile("f", ""), "download")
+
+
+@pytest.mark.data
+def test_real_cifar_batch(data_dir):
+    data = datasets.load("cifar10_batch_1", str(data_dir))
+    assert data.train_images.shape == (8000, 3072)
+    assert data.validation_images.shape == (2000, 3072)
+    planes = data.train_images[:2000].reshape(-1, 3, 1024)
+    offset, scale = (x.reshape(3, 1024)[:, 0] for x in (data.offset, data.scale))
+    # An image's mean has a standard deviation of about half the pixels'.
+    np.testing.assert_allclose((planes.mean((0, 2)) - offset) / scale, 0, atol=0.05)
+    np.testing.assert_allclose(planes.std((0, 2)) / scale, 1, atol=0.05)
+
+
+def blank(images: np.ndarray, channels: int) -> Images:
+    labels = np.zeros(len(images), np.uint8)
+    return Images(images, labels, images[:1], labels[:1], 0.0, 1.0, channels)
+
+
+def test_halving_the_size_takes_the_mean_of_four_pixels_of_each_plane():
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 6, 6)).astype(np.uint8)
+    small = resized(blank(images.reshape(5, -1), 3), 3)
+    expected = images.reshape(5, 3, 3, 2, 3, 2).mean((3, 5))
+    assert small.train_images.shape == (5, 27)
+    difference = small.train_images.reshape(5, 3, 3, 3) - expected
+    assert np.abs(difference).max() <= 0.5
+    standard = (small.train_images - small.offset) / small.scale
+    np.testing.assert_allclose(standard.reshape(5, 3, 9).mean((0, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose(standard.reshape(5, 3, 9).std((0, 2)), 1, atol=1e-6)
+
+
+def test_any_smaller_size_keeps_the_mean_brightness():
+    images = np.random.default_rng(1).integers(0, 256, (4, 49)).astype(np.uint8)
+    small = resized(blank(images, 1), 3)
+    np.testing.assert_allclose(small.train_images.mean(1), images.mean(1), atol=0.5)
+
+
+@pytest.mark.parametrize("size", [0, 9])
+def test_a_size_that_the_images_do_not_have_is_refused(size):
+    with refused(f"image_size must lie between 1 and 8, .* not be {size}"):
+        datasets.load("digits", size=size)
+
+
+def test_their_own_size_is_the_set_itself():
+    assert datasets.load("digits", size=8) is datasets.load("digits")

@@ -12,10 +12,8 @@ import pytest
 from pes_cluster.core.evaluation import evaluator
 from pes_cluster.core.task import TaskError, check_task
 from pes_cluster.models import mlp
-from pes_cluster.tasks.mlp_learning_rate_schedule import (
-    MLPLearningRateSchedule,
-    cross_entropy,
-)
+from pes_cluster.tasks.image_classification import cross_entropy
+from pes_cluster.tasks.mlp_learning_rate_schedule import MLPLearningRateSchedule
 
 KEY = jax.random.key(0)
 TASK = MLPLearningRateSchedule(
@@ -92,7 +90,7 @@ def test_an_enormous_decay_has_a_finite_derivative():
 def test_two_steps_are_pytorchs_momentum_sgd():
     task = dataclasses.replace(TASK, momentum=0.7, weight_decay=0.01)
     step = jax.jit(task.step)
-    minibatch = jax.jit(lambda key: task._minibatch(key, validation=False))
+    minibatch = jax.jit(lambda key: task.minibatch(key, validation=False))
     gradient_of = jax.jit(jax.grad(cross_entropy))
     theta, state = started(task)
     weights, buffers = state.layers, state.momentum
@@ -105,9 +103,7 @@ def test_two_steps_are_pytorchs_momentum_sgd():
         rate = 0.1 / (1 + t / 20) ** 30.0
         weights = jax.tree.map(lambda w, b, rate=rate: w - rate * b, weights, buffers)
         state, loss = step(theta, state, jax.random.key(t))
-        fresh = cross_entropy(
-            weights, *task._minibatch(objective_key, validation=False)
-        )
+        fresh = cross_entropy(weights, *task.minibatch(objective_key, validation=False))
         assert loss == pytest.approx(float(fresh), rel=1e-5)
     for found, expected in zip(
         jax.tree.leaves(state.layers), jax.tree.leaves(weights), strict=True
@@ -126,21 +122,21 @@ def test_validation_accuracy_is_negated_and_from_the_other_split():
     task = dataclasses.replace(TASK, objective="validation_accuracy", batch_size=50)
     theta, state = started(task)
     after, loss = jax.jit(task.step)(theta, state, KEY)
-    inputs, labels = task._minibatch(jax.random.split(KEY)[1], validation=True)
+    inputs, labels = task.minibatch(jax.random.split(KEY)[1], validation=True)
     logits = np.asarray(mlp.apply(after.layers, inputs))
     accuracy = np.mean(logits.argmax(-1) == np.asarray(labels))
     assert float(loss) == pytest.approx(-accuracy, abs=1e-6)
-    held_out = task._images().validation_images
+    held_out = task.images().validation_images
     inputs = np.asarray(inputs)
-    raw = np.rint(inputs * task._images().scale + task._images().offset)
+    raw = np.rint(inputs * task.images().scale + task.images().offset)
     assert all((held_out == row).all(-1).any() for row in raw)
 
 
 def test_minibatches_are_drawn_with_replacement_from_all_rows():
     task = dataclasses.replace(TASK, batch_size=4000)
-    _, labels = task._minibatch(KEY, validation=False)
+    _, labels = task.minibatch(KEY, validation=False)
     counts = np.bincount(labels, minlength=10) / 4000
-    shares = np.bincount(task._images().train_labels) / 1500
+    shares = np.bincount(task.images().train_labels) / 1500
     # Five standard errors of a share of about 0.1.
     np.testing.assert_allclose(counts, shares, atol=5 * np.sqrt(0.1 * 0.9 / 4000))
 
@@ -221,8 +217,8 @@ def test_training_learns_the_digits():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "cifar"}, "dataset must be one of digits, mnist, fashion_mnist"),
-        ({"objective": "loss"}, "objective must be one of train_loss, validation_ac"),
+        ({"dataset": "cifar"}, "dataset must be one of digits, mnist, fashion_mnist, "),
+        ({"objective": "loss"}, "objective must be one of train_loss, validation_lo"),
         ({"batch_size": 0}, "batch_size must be positive, not 0"),
         ({"initial_decay": -1.0}, "initial_decay must be positive, not -1.0"),
         ({"max_loss": 0.0}, "max_loss must be positive"),

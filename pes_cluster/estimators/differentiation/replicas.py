@@ -15,6 +15,7 @@ from pes_cluster.core.task import (
     Task,
     TaskError,
     Theta,
+    check_differentiable,
     check_task,
     state_shapes,
     traits,
@@ -154,9 +155,8 @@ def replica_windows(
         ValueError: The fields do not fit the task.
     """
     check_task(task)
+    check_differentiable(task)
     name = type(task).__name__
-    if traits(task).host:
-        raise TaskError(f"task {name} is a host task and cannot be differentiated")
     length = truncation_length or task.episode_length
     if length is None:
         raise TaskError(

@@ -32,7 +32,7 @@ from pes_cluster.core import trees
 from pes_cluster.core.blocks import BlockProgram, Report
 from pes_cluster.core.divergence import restart
 from pes_cluster.core.pairs import Pairs, Trajectories
-from pes_cluster.core.task import Task, TaskError, Theta, traits
+from pes_cluster.core.task import Task, TaskError, Theta, check_differentiable
 from pes_cluster.core.unroll import Identity, constant, unroll
 from pes_cluster.estimators.evolution.fields import ExponentialDecay
 from pes_cluster.estimators.evolution.generalized_es import GeneralizedES
@@ -63,11 +63,7 @@ class PESAnalytic(EvolutionStrategy):
 
     def build(self, task: Task[Any], seed: int) -> BlockProgram:
         """Returns the block program of a run; see `core.estimator.Estimator`."""
-        if traits(task).host:
-            raise TaskError(
-                f"task {type(task).__name__} is a host task and cannot be "
-                "differentiated"
-            )
+        check_differentiable(task)
         windows = self.generalized().windows(task, seed)
         if windows.window.terminates:
             raise TaskError(
