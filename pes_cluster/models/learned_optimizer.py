@@ -32,6 +32,7 @@ TIME_SCALES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 NUM_TENSOR_INPUTS = 2 + len(DECAYS)
 NUM_INPUTS = NUM_TENSOR_INPUTS + len(TIME_SCALES)
 
+_DECAYS = np.array(DECAYS)
 _EPSILON = 1e-5  # Beside the mean square that an input is divided by.
 _STEP = 0.001
 _EXPONENT = 0.001
@@ -64,9 +65,9 @@ def update(
     layers: list[mlp.Layer], gradient: Tree, memory: Memory, params: Tree
 ) -> tuple[Tree, Memory]:
     """Returns what is to be added to the parameters, and the memory after it."""
-    decays = np.array(DECAYS, np.float32)
+    decays, rests = _DECAYS.astype(np.float32), (1 - _DECAYS).astype(np.float32)
     momenta = jax.tree.map(
-        lambda m, g: decays * m + (1 - decays) * g[..., None],
+        lambda m, g: decays * m + rests * g[..., None],
         *(memory.momenta, gradient),
     )
     network = _at_time(layers, memory.step)
@@ -82,10 +83,10 @@ def transformation(layers: list[mlp.Layer]) -> optax.GradientTransformation:
     Its updates are added to the parameters, and its update needs them.
     """
 
-    def move(gradient: Any, memory: Any, params: Any = None) -> tuple[Any, Any]:
+    def move(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if params is None:
             raise ValueError("the learned optimizer's update needs the parameters")
-        return update(layers, gradient, memory, params)
+        return update(layers, updates, state, params)
 
     return optax.GradientTransformation(start, move)
 

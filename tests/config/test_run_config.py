@@ -20,11 +20,11 @@ FILES = sorted(CONFIGS.rglob("*.yaml"))
 TOY = CONFIGS / "toy_regression" / "pes.yaml"
 SMALL = {
     "estimator.num_particles": 4,
-    "estimator.top_directions": 1,
     "learner.num_seeds": 2,
     "task.hidden": [4],
     "task.episode_length": 20,
     "task.batch_size": 4,
+    "task.optimizer_hidden": [4],
     "task.evaluation_steps": 20,
 }
 
@@ -44,7 +44,8 @@ def _small(path: pathlib.Path) -> RunConfig:
         if name in sections.get(section, {}):
             settings.append(f"{key}={value}")
     if "dataset" in sections.get("task", {}):
-        settings.append("task.dataset=digits")  # The others are not in the tree.
+        # The others are not in the tree.
+        settings += ["task.dataset=digits", "task.image_size=null"]
     if sections.get("estimator", {}).get("truncation_length", 0) > 10:
         settings.append("estimator.truncation_length=10")
     return load(path, settings)
@@ -67,16 +68,22 @@ def test_each_file_round_trips(path: pathlib.Path, tmp_path: pathlib.Path) -> No
 
 
 # They ask for what the others ask for, and compile for long.
-SLOW = (
-    *("mnist/pes", "mnist/tbptt", "mnist/truncated_es"),
-    *("digits/truncated_es", "digits/adam_pes", "fashion_mnist/truncated_es"),
-    "digits/random_search",
-)
+QUICK = {
+    *("influence_balancing", "toy_regression", "digits/pes", "digits/tbptt"),
+    "configs/least_mean_squares",
+}  # The others ask for what these ask for, and compile for long.
+
+
+def _marks(path: pathlib.Path) -> list[pytest.MarkDecorator]:
+    name = f"{path.parent.name}/{path.stem}"
+    return [] if QUICK & {name, path.parent.name} else [pytest.mark.slow]
+
+
 RUNS = [
     pytest.param(
         path,
         id=f"{path.parent.name}/{path.stem}",
-        marks=[pytest.mark.slow] if f"{path.parent.name}/{path.stem}" in SLOW else [],
+        marks=_marks(path),
     )
     for path in FILES
 ]
