@@ -1,7 +1,7 @@
 """A multi-layer perceptron with ReLU units, as a list of layers."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def init(key: jax.Array, sizes: Sequence[int]) -> list[Layer]:
     """
     keys = jax.random.split(key, len(sizes) - 1)
     return [
-        _layer(key, inputs, outputs)
+        affine(key, inputs, outputs)
         for key, inputs, outputs in zip(keys, sizes[:-1], sizes[1:], strict=True)
     ]
 
@@ -45,7 +45,10 @@ def apply(
     return inputs @ last.weight + last.bias
 
 
-def _layer(key: jax.Array, inputs: int, outputs: int) -> Layer:
-    scale = jnp.float32(inputs) ** -0.5
-    normal = jax.random.truncated_normal(key, -2, 2, (inputs, outputs), jnp.float32)
-    return Layer(normal * scale, jnp.zeros(outputs, jnp.float32))
+def affine(
+    key: jax.Array, inputs: int, outputs: int, dtype: Any = jnp.float32
+) -> Layer:
+    """Returns one layer by LeCun's initialisation (see `init`); the key is consumed."""
+    scale = jnp.asarray(inputs, dtype) ** -0.5
+    normal = jax.random.truncated_normal(key, -2, 2, (inputs, outputs), dtype)
+    return Layer(normal * scale, jnp.zeros(outputs, dtype))

@@ -7,6 +7,7 @@ TASKS: dict[str, str] = {
         "pes_cluster.tasks.mlp_learning_rate_schedule:MLPLearningRateSchedule"
     ),
     "learned_optimizer": "pes_cluster.tasks.learned_optimizer:LearnedOptimizer",
+    "character_model": "pes_cluster.tasks.character_model:CharacterModel",
     "mlp_hyperparameters": "pes_cluster.tasks.mlp_hyperparameters:MLPHyperparameters",
     "optimizer_hyperparameters": (
         "pes_cluster.tasks.optimizer_hyperparameters:OptimizerHyperparameters"

@@ -14,6 +14,7 @@ from pes_cluster.cluster.leaves import from_arrays, to_arrays
 from pes_cluster.core.task import TaskError, traits
 from pes_cluster.estimators.evolution.pes import PES
 from pes_cluster.estimators.registry import ESTIMATORS
+from pes_cluster.tasks.character_model import CharacterModel
 from pes_cluster.tasks.influence_balancing import InfluenceBalancing
 from pes_cluster.tasks.learned_optimizer import LearnedOptimizer
 from pes_cluster.tasks.mlp_hyperparameters import MLPHyperparameters
@@ -32,6 +33,7 @@ SMALL: dict[str, Any] = {
     "learned_optimizer": LearnedOptimizer(
         hidden=(), optimizer_hidden=(4,), episode_length=7, batch_size=4
     ),
+    "character_model": CharacterModel(episode_length=7),
     "mlp_hyperparameters": MLPHyperparameters(
         hidden=(4,), episode_length=7, batch_size=4
     ),
