@@ -8,6 +8,8 @@ TASKS: dict[str, str] = {
     ),
     "learned_optimizer": "pes_cluster.tasks.learned_optimizer:LearnedOptimizer",
     "character_model": "pes_cluster.tasks.character_model:CharacterModel",
+    "ridge_regression": "pes_cluster.tasks.ridge_regression:RidgeRegression",
+    "lorenz": "pes_cluster.tasks.lorenz:Lorenz",
     "mlp_hyperparameters": "pes_cluster.tasks.mlp_hyperparameters:MLPHyperparameters",
     "optimizer_hyperparameters": (
         "pes_cluster.tasks.optimizer_hyperparameters:OptimizerHyperparameters"

@@ -17,10 +17,12 @@ from pes_cluster.estimators.registry import ESTIMATORS
 from pes_cluster.tasks.character_model import CharacterModel
 from pes_cluster.tasks.influence_balancing import InfluenceBalancing
 from pes_cluster.tasks.learned_optimizer import LearnedOptimizer
+from pes_cluster.tasks.lorenz import Lorenz
 from pes_cluster.tasks.mlp_hyperparameters import MLPHyperparameters
 from pes_cluster.tasks.mlp_learning_rate_schedule import MLPLearningRateSchedule
 from pes_cluster.tasks.optimizer_hyperparameters import OptimizerHyperparameters
 from pes_cluster.tasks.registry import TASKS
+from pes_cluster.tasks.ridge_regression import RidgeRegression
 from pes_cluster.tasks.toy_regression import ToyRegression
 from tests.helpers.runs import thetas
 
@@ -34,6 +36,8 @@ SMALL: dict[str, Any] = {
         hidden=(), optimizer_hidden=(4,), episode_length=7, batch_size=4
     ),
     "character_model": CharacterModel(episode_length=7),
+    "ridge_regression": RidgeRegression(num_rows=20, num_features=2),
+    "lorenz": Lorenz(episode_length=7),
     "mlp_hyperparameters": MLPHyperparameters(
         hidden=(4,), episode_length=7, batch_size=4
     ),
