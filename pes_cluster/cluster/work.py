@@ -12,6 +12,7 @@ from pes_cluster.core.blocks import BlockProgram, BlockState
 from pes_cluster.core.compile import compiled
 from pes_cluster.core.estimator import Estimator, Learner
 from pes_cluster.core.evaluation import evaluator
+from pes_cluster.core.several import program_of
 from pes_cluster.core.task import Task, Theta, traits
 
 
@@ -36,7 +37,7 @@ class Work:
             TaskError: The task breaks its contract, or lacks what the method needs.
             ValueError: The method's fields do not fit the task.
         """
-        return self.method.build(self.task, self.seed)  # type: ignore[arg-type]
+        return program_of(self.method, self.task, self.seed)
 
     def initial_theta(self) -> Theta:
         """Theta before the first update, as numpy; empty for a learner without task."""

@@ -10,10 +10,12 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pydantic
+
+from pes_cluster.core.task import RECIPES
 
 _FORBID_EXTRA = pydantic.ConfigDict(extra="forbid")
 
@@ -50,8 +52,20 @@ def decode(kind: Any, value: Any, path: str) -> Any:
     return _plain(typing.Union[plain], value, path, records)  # noqa: UP007
 
 
-def decode_record(kind: type[Any], value: Any, path: str) -> Any:
+def decode_record(
+    kind: type[Any],
+    value: Any,
+    path: str,
+    recipe: Callable[[Any, str], Any] | None = None,
+) -> Any:
     """Returns a mapping as an instance of the dataclass `kind`.
+
+    Args:
+        kind: The dataclass.
+        value: As YAML or JSON give it.
+        path: Dotted, for the error.
+        recipe: ``(value, path) -> recipe``, for the items of the fields whose metadata
+            has `RECIPES`.
 
     Raises:
         ConfigError: A key is unknown or missing, a value has the wrong type, or the
@@ -75,24 +89,35 @@ def decode_record(kind: type[Any], value: Any, path: str) -> Any:
         raise ConfigError(
             f"{joined(path, missing[0])}: missing; {_shape(kind)} are required"
         )
-    decoded = {
-        name: decode(hints[name], item, joined(path, name))
-        for name, item in value.items()
-    }
+    decoded = {}
+    for name, item in value.items():
+        place = joined(path, name)
+        if recipe is not None and RECIPES in fields[name].metadata:
+            decoded[name] = _recipes(recipe, item, place)
+        else:
+            decoded[name] = decode(hints[name], item, place)
     try:
         return kind(**decoded)
     except ValueError as error:
         raise ConfigError(_refusal(path, fields, one_line(error))) from error
 
 
-def encode(value: Any) -> Any:
-    """Returns plain values that `decode` takes back: dataclasses become mappings."""
+def encode(value: Any, recipe: Callable[[Any], Any] | None = None) -> Any:
+    """Returns plain values that `decode` takes back: dataclasses become mappings.
+
+    `recipe` encodes the items of the fields whose metadata has `RECIPES`.
+    """
     if dataclasses.is_dataclass(value):
         fields = [field for field in dataclasses.fields(value) if field.init]
         fields.sort(
             key=lambda field: field.kw_only is True
         )  # As the constructor takes them.
-        return {field.name: encode(getattr(value, field.name)) for field in fields}
+        return {
+            field.name: [recipe(item) for item in getattr(value, field.name)]
+            if recipe is not None and RECIPES in field.metadata
+            else encode(getattr(value, field.name))
+            for field in fields
+        }
     if isinstance(value, dict):
         return {name: encode(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -141,6 +166,12 @@ def _members(kind: Any) -> tuple[Any, ...]:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return typing.get_args(kind)
     return (kind,)
+
+
+def _recipes(recipe: Callable[[Any, str], Any], value: Any, path: str) -> Any:
+    if not isinstance(value, list):
+        raise ConfigError(f"{path}: found {shown(value)}; must be a list")
+    return tuple(recipe(one, f"{path}[{index}]") for index, one in enumerate(value))
 
 
 def _item(kind: Any) -> type[Any] | None:

@@ -1,6 +1,7 @@
 """Recipes by name: ``{type: pes, num_particles: 100, ...}`` to an instance and back."""
 
 import dataclasses
+import functools
 from typing import Any
 
 from pes_cluster.config import origins
@@ -35,7 +36,7 @@ class Kind:
     method: str
 
 
-TASK = Kind("task", TASKS, "step")
+TASK = Kind("task", TASKS, "initial_theta")
 ESTIMATOR = Kind("estimator", ESTIMATORS, "build")
 LEARNER = Kind("learner", LEARNERS, "build")
 OPTIMIZER = Kind("optimizer", OPTIMIZERS, "transformation")
@@ -65,14 +66,15 @@ def decode_recipe(kind: Kind, value: Any, path: str) -> Any:
         )
     fields = {name: item for name, item in value.items() if name != "type"}
     cls = _resolve(kind, value["type"], joined(path, "type"))
-    return decode_record(cls, fields, path)
+    return decode_record(cls, fields, path, functools.partial(decode_recipe, kind))
 
 
 def encode_recipe(kind: Kind, recipe: Any) -> dict[str, Any]:
     """Returns the section that `decode_recipe` takes back."""
     place = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
     names = {target: name for name, target in kind.registry.items()}
-    return {"type": names.get(place, place), **encode(recipe)}
+    within = functools.partial(encode_recipe, kind)
+    return {"type": names.get(place, place), **encode(recipe, within)}
 
 
 def _resolve(kind: Kind, name: Any, path: str) -> type[Any]:

@@ -242,7 +242,8 @@ def _determining(config: RunConfig) -> dict[str, Any]:
         del sections["outer"]["staleness"]  # As before there was such a key.
     task, method = sections.get("task", {}), sections.get("estimator", {})
     # Where the files lie does not change what is in them.
-    task.pop("data_dir", None)
+    for one in (task, *task.get("tasks", ())):
+        one.pop("data_dir", None)
     optimizer = sections.get("outer", {}).get("optimizer", {})
     for section, (name, before) in itertools.product(
         (task, method, optimizer), _AS_BEFORE.items()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pes_cluster.core.task import Task, TaskError, Theta, traits
+from pes_cluster.core.task import Task, TaskError, Theta, parts_of, traits
 
 
 def evaluator(
@@ -16,11 +16,15 @@ def evaluator(
     """Returns ``(theta, key) -> loss`` of one episode from its begin.
 
     A task with an `evaluate` of its own is asked; else the episode's step losses are
-    summed (or its final loss taken) up to `episode_length` or the task's own end.
+    summed (or its final loss taken) up to `episode_length` or the task's own end. Of
+    several tasks it is the mean.
 
     Raises:
         TaskError: The task's episodes never end and it has no `evaluate`.
     """
+    parts = parts_of(task)
+    if parts is not None:
+        return _mean([evaluator(part, objective) for part in parts])
     trait = traits(task)
     if trait.evaluate is not None:
         return trait.evaluate
@@ -31,6 +35,17 @@ def evaluator(
         )
     run = _host_episode if trait.host else _episode
     return lambda theta, key: run(task, objective, theta, key)
+
+
+def _mean(
+    evaluators: list[Callable[[Theta, jax.Array], Any]],
+) -> Callable[[Theta, jax.Array], Any]:
+    def mean(theta: Theta, key: jax.Array) -> Any:
+        keys = jax.random.split(key, len(evaluators))
+        losses = [one(theta, key) for one, key in zip(evaluators, keys, strict=True)]
+        return sum(losses[1:], losses[0]) / len(losses)
+
+    return mean
 
 
 def _episode(task: Task[Any], objective: str, theta: Theta, key: jax.Array) -> Any:

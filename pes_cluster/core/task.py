@@ -17,6 +17,7 @@ Optional class attributes and methods, read once through `traits`:
 ``host``            numpy code (a simulator): called one trajectory at a time
 ``batched``         `init` and `step` take a leading batch axis on every argument
 ``differentiable``  False: derivatives of the losses say nothing about theta
+``parts``           other tasks, which take this one's place (see `Several`)
 ``final_loss``      ``(theta, state, key) -> loss``, for ``objective: final``
 ``evaluate``        ``(theta, key) -> loss``, where it is not one full episode's
 ==================  ==============================================================
@@ -31,6 +32,9 @@ from typing import Any, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+# In the metadata of a task's field: it holds tasks, each with a `type` of its own.
+RECIPES = "recipes"
 
 Theta = Any  # A pytree of floating arrays; every estimator treats it leaf by leaf.
 State = TypeVar("State")
@@ -65,6 +69,20 @@ class Task(Protocol[State]):
         ...
 
 
+class Several(Protocol):
+    """Several tasks with one theta; each is estimated by itself, and the mean taken.
+
+    It has no state and no step: where a run has several tasks, each has states,
+    perturbations and data of its own (`core.several`).
+    """
+
+    parts: tuple[Task[Any], ...]
+
+    def initial_theta(self, key: jax.Array) -> Theta:
+        """Returns the meta-parameters to start from; the key is consumed."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Traits:
     """The optional parts of a task's contract, with their defaults filled in."""
@@ -89,6 +107,11 @@ def traits(task: Task[Any]) -> Traits:
     )
 
 
+def parts_of(task: Any) -> tuple[Task[Any], ...] | None:
+    """Returns the tasks of which this one is made, or None."""
+    return getattr(task, "parts", None)
+
+
 def check_task(task: Task[Any]) -> None:
     """Refuses a task that breaks the contract before anything expensive starts.
 
@@ -96,6 +119,10 @@ def check_task(task: Task[Any]) -> None:
         TaskError: naming the task, what was found and what is expected.
     """
     name = type(task).__name__
+    parts = parts_of(task)
+    if parts is not None:
+        _check_parts(name, parts)
+        return
     for method in _ARGUMENTS:
         if not callable(getattr(task, method, None)):
             raise TaskError(f"task {name} has no method {method}(...)")
@@ -224,6 +251,35 @@ def _check_numbers(name: str, method: str, tree: Any) -> None:
                 f"task {name}: {method} must return arrays of numbers, not "
                 f"{type(leaf).__name__} {leaf!r:.40}"
             )
+
+
+def _check_parts(name: str, parts: tuple[Task[Any], ...]) -> None:
+    if not parts:
+        raise TaskError(f"task {name} is made of no tasks; name at least one")
+    for part in parts:
+        check_task(part)
+    thetas = [_theta_types(part) for part in parts]
+    for part, theta in zip(parts, thetas, strict=True):
+        if theta != thetas[0]:
+            raise TaskError(
+                f"task {name}: its tasks must have one theta, but that of "
+                f"{type(parts[0]).__name__} is {thetas[0]} and that of "
+                f"{type(part).__name__} is {theta}"
+            )
+
+
+def _theta_types(task: Task[Any]) -> dict[str, str]:
+    """Type and shape of every leaf of theta, by path."""
+    key = jax.random.key(0)
+    leaves = jax.tree_util.tree_leaves_with_path(
+        task.initial_theta(key)
+        if traits(task).host
+        else jax.eval_shape(task.initial_theta, key)
+    )
+    return {
+        jax.tree_util.keystr(path): f"{np.result_type(x)}{list(np.shape(x))}"
+        for path, x in leaves
+    }
 
 
 def _check_theta(name: str, theta: Theta) -> None:

@@ -10,6 +10,7 @@ TASKS: dict[str, str] = {
     "character_model": "pes_cluster.tasks.character_model:CharacterModel",
     "ridge_regression": "pes_cluster.tasks.ridge_regression:RidgeRegression",
     "lorenz": "pes_cluster.tasks.lorenz:Lorenz",
+    "multi_task": "pes_cluster.tasks.multi_task:MultiTask",
     "mlp_hyperparameters": "pes_cluster.tasks.mlp_hyperparameters:MLPHyperparameters",
     "optimizer_hyperparameters": (
         "pes_cluster.tasks.optimizer_hyperparameters:OptimizerHyperparameters"

@@ -215,7 +215,7 @@ USES = {
     "import broken": Use(task("imports_nothing:T"), "no_such_module_at_all"),
     "class missing": Use(mine("T"), "'T'"),
     "not a dataclass": Use(mine("Plain"), "'Plain'"),
-    "not a task": Use(mine("NoTask"), "no method step"),
+    "not a task": Use(mine("NoTask"), "no method initial_theta"),
     "loss of a shape": Use(mine("Shape"), "must be a scalar"),
     "theta of integers": Use(mine("Integers"), "floating point"),
     "data missing": Use(mnist("task.data_dir=full"), "mnist"),

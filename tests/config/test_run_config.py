@@ -20,6 +20,7 @@ FILES = sorted(CONFIGS.rglob("*.yaml"))
 TOY = CONFIGS / "toy_regression" / "pes.yaml"
 SMALL = {
     "estimator.num_particles": 4,
+    "estimator.top_directions": 1,
     "learner.num_seeds": 2,
     "task.hidden": [4],
     "task.episode_length": 20,

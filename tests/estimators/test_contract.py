@@ -20,6 +20,7 @@ from pes_cluster.tasks.learned_optimizer import LearnedOptimizer
 from pes_cluster.tasks.lorenz import Lorenz
 from pes_cluster.tasks.mlp_hyperparameters import MLPHyperparameters
 from pes_cluster.tasks.mlp_learning_rate_schedule import MLPLearningRateSchedule
+from pes_cluster.tasks.multi_task import MultiTask
 from pes_cluster.tasks.optimizer_hyperparameters import OptimizerHyperparameters
 from pes_cluster.tasks.registry import TASKS
 from pes_cluster.tasks.ridge_regression import RidgeRegression
@@ -40,6 +41,9 @@ SMALL: dict[str, Any] = {
     "lorenz": Lorenz(episode_length=7),
     "mlp_hyperparameters": MLPHyperparameters(
         hidden=(4,), episode_length=7, batch_size=4
+    ),
+    "multi_task": MultiTask(
+        (ToyRegression(), ToyRegression(initial=(0, 0), episode_length=7))
     ),
     "optimizer_hyperparameters": OptimizerHyperparameters(
         hidden=(), episode_length=7, batch_size=4, per="tensor"
