@@ -55,12 +55,24 @@ if TYPE_CHECKING:
     from pes_cluster.runner import Result as Result
     from pes_cluster.runner import resume as resume
     from pes_cluster.runner import run as run
+    from pes_cluster.tasks.character_model import CharacterModel as CharacterModel
     from pes_cluster.tasks.influence_balancing import (
         InfluenceBalancing as InfluenceBalancing,
+    )
+    from pes_cluster.tasks.learned_optimizer import LearnedOptimizer as LearnedOptimizer
+    from pes_cluster.tasks.lorenz import Lorenz as Lorenz
+    from pes_cluster.tasks.mlp_hyperparameters import (
+        MLPHyperparameters as MLPHyperparameters,
     )
     from pes_cluster.tasks.mlp_learning_rate_schedule import (
         MLPLearningRateSchedule as MLPLearningRateSchedule,
     )
+    from pes_cluster.tasks.multi_task import MultiTask as MultiTask
+    from pes_cluster.tasks.optimizer_hyperparameters import (
+        OptimizerHyperparameters as OptimizerHyperparameters,
+    )
+    from pes_cluster.tasks.ridge_regression import RidgeRegression as RidgeRegression
+    from pes_cluster.tasks.schedules import Hyperparameter as Hyperparameter
     from pes_cluster.tasks.toy_regression import ToyRegression as ToyRegression
 
 _EVOLUTION = "pes_cluster.estimators.evolution"
@@ -69,6 +81,7 @@ _PUBLIC = {
     "ARS": f"{_EVOLUTION}.ars:ARS",
     "Adam": "pes_cluster.outer:Adam",
     "BPTT": f"{_DIFFERENTIATION}.bptt:BPTT",
+    "CharacterModel": "pes_cluster.tasks.character_model:CharacterModel",
     "CheckpointSettings": "pes_cluster.cluster.settings:CheckpointSettings",
     "ClusterSettings": "pes_cluster.cluster.settings:ClusterSettings",
     "ConfigError": "pes_cluster.config.decode:ConfigError",
@@ -76,12 +89,18 @@ _PUBLIC = {
     "ForwardGradient": f"{_DIFFERENTIATION}.forward_gradient:ForwardGradient",
     "FullES": f"{_EVOLUTION}.full_es:FullES",
     "GPES": f"{_EVOLUTION}.gpes:GPES",
+    "Hyperparameter": "pes_cluster.tasks.schedules:Hyperparameter",
     "InfluenceBalancing": "pes_cluster.tasks.influence_balancing:InfluenceBalancing",
+    "LearnedOptimizer": "pes_cluster.tasks.learned_optimizer:LearnedOptimizer",
+    "Lorenz": "pes_cluster.tasks.lorenz:Lorenz",
+    "MLPHyperparameters": "pes_cluster.tasks.mlp_hyperparameters:MLPHyperparameters",
     "MLPLearningRateSchedule": (
         "pes_cluster.tasks.mlp_learning_rate_schedule:MLPLearningRateSchedule"
     ),
+    "MultiTask": "pes_cluster.tasks.multi_task:MultiTask",
     "NRES": f"{_EVOLUTION}.nres:NRES",
     "OpenAIES": f"{_EVOLUTION}.openai_es:OpenAIES",
+    "OptimizerHyperparameters": "pes_cluster.tasks.optimizer_hyperparameters:OptimizerHyperparameters",
     "OuterSettings": "pes_cluster.config.run_config:OuterSettings",
     "PES": f"{_EVOLUTION}.pes:PES",
     "PESAnalytic": f"{_EVOLUTION}.pes_analytic:PESAnalytic",
@@ -90,6 +109,7 @@ _PUBLIC = {
     "RTRL": f"{_DIFFERENTIATION}.rtrl:RTRL",
     "RandomSearch": "pes_cluster.estimators.search.random_search:RandomSearch",
     "Result": "pes_cluster.runner:Result",
+    "RidgeRegression": "pes_cluster.tasks.ridge_regression:RidgeRegression",
     "RunConfig": "pes_cluster.config.run_config:RunConfig",
     "RunSettings": "pes_cluster.cluster.settings:RunSettings",
     "SGD": "pes_cluster.outer:SGD",
