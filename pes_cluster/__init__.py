@@ -100,7 +100,9 @@ _PUBLIC = {
     "MultiTask": "pes_cluster.tasks.multi_task:MultiTask",
     "NRES": f"{_EVOLUTION}.nres:NRES",
     "OpenAIES": f"{_EVOLUTION}.openai_es:OpenAIES",
-    "OptimizerHyperparameters": "pes_cluster.tasks.optimizer_hyperparameters:OptimizerHyperparameters",
+    "OptimizerHyperparameters": (
+        "pes_cluster.tasks.optimizer_hyperparameters:OptimizerHyperparameters"
+    ),
     "OuterSettings": "pes_cluster.config.run_config:OuterSettings",
     "PES": f"{_EVOLUTION}.pes:PES",
     "PESAnalytic": f"{_EVOLUTION}.pes_analytic:PESAnalytic",
