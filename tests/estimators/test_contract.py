@@ -43,7 +43,7 @@ SMALL: dict[str, Any] = {
         hidden=(4,), episode_length=7, batch_size=4
     ),
     "multi_task": MultiTask(
-        (ToyRegression(), ToyRegression(initial=(0, 0), episode_length=7))
+        (ToyRegression(), ToyRegression(initial=(0.0, 0.0), episode_length=7))
     ),
     "optimizer_hyperparameters": OptimizerHyperparameters(
         hidden=(), episode_length=7, batch_size=4, per="tensor"
