@@ -29,10 +29,10 @@ from pes_cluster.cluster.pool import Pool
 from pes_cluster.cluster.work import Work
 from pes_cluster.config.decode import ConfigError, one_line
 from pes_cluster.config.run_config import RunConfig, digest
-from pes_cluster.core import trees
+from pes_cluster.core import several, trees
 from pes_cluster.core.blocks import BlockProgram
 from pes_cluster.core.evaluation import evaluator
-from pes_cluster.core.task import TaskError, Theta, check_task, rehearse
+from pes_cluster.core.task import TaskError, Theta, rehearse
 from pes_cluster.listeners import Listener, Shown, check_extras, heard_by, mailbox
 from pes_cluster.metrics import jsonl
 from pes_cluster.metrics.record import StepRecord
@@ -145,7 +145,7 @@ def _checked_theta(work: Work, section: str) -> Theta:
     """
     try:
         if work.task is not None:
-            check_task(work.task)
+            several.check(work.task)
             rehearse(work.task)
             evaluator(work.task, getattr(work.method, "objective", "sum"))
         program = work.program()

@@ -21,7 +21,14 @@ import numpy as np
 
 from pes_cluster.core.blocks import BlockProgram, BlockState, Report
 from pes_cluster.core.estimator import Estimator, Learner
-from pes_cluster.core.task import Task, TaskError, Theta, check_task, parts_of
+from pes_cluster.core.task import (
+    Task,
+    TaskError,
+    Theta,
+    check_task,
+    parts_of,
+    traits,
+)
 
 
 def program_of(
@@ -36,10 +43,34 @@ def program_of(
     parts = parts_of(task)
     if parts is None or task is None:
         return method.build(task, seed)  # type: ignore[arg-type]
-    check_task(task)
+    check(task)
     return together(
         [method.build(part, part_seed(seed, j)) for j, part in enumerate(parts)]
     )
+
+
+def check(task: Any) -> None:
+    """Refuses a task, or several, that break the contract.
+
+    Raises:
+        TaskError: As `check_task`; or several tasks are none, or differ in theta.
+    """
+    name, parts = type(task).__name__, parts_of(task)
+    if parts is None:
+        check_task(task)
+        return
+    if not parts:
+        raise TaskError(f"task {name} is made of no tasks; name at least one")
+    for part in parts:
+        check_task(part)
+    thetas = [_theta_types(part) for part in parts]
+    for part, theta in zip(parts, thetas, strict=True):
+        if theta != thetas[0]:
+            raise TaskError(
+                f"task {name}: its tasks must have one theta, but that of "
+                f"{type(parts[0]).__name__} is {thetas[0]} and that of "
+                f"{type(part).__name__} is {theta}"
+            )
 
 
 def part_seed(seed: int, index: int) -> int:
@@ -101,3 +132,17 @@ def _added(one: Report, other: Report) -> Report:
         counts=add(one.counts, other.counts),
         diverged=diverged,
     )
+
+
+def _theta_types(task: Task[Any]) -> dict[str, str]:
+    """Type and shape of every leaf of theta, by path."""
+    key = jax.random.key(0)
+    leaves = jax.tree_util.tree_leaves_with_path(
+        task.initial_theta(key)
+        if traits(task).host
+        else jax.eval_shape(task.initial_theta, key)
+    )
+    return {
+        jax.tree_util.keystr(path): f"{np.result_type(x)}{list(np.shape(x))}"
+        for path, x in leaves
+    }

@@ -119,10 +119,6 @@ def check_task(task: Task[Any]) -> None:
         TaskError: naming the task, what was found and what is expected.
     """
     name = type(task).__name__
-    parts = parts_of(task)
-    if parts is not None:
-        _check_parts(name, parts)
-        return
     for method in _ARGUMENTS:
         if not callable(getattr(task, method, None)):
             raise TaskError(f"task {name} has no method {method}(...)")
@@ -251,35 +247,6 @@ def _check_numbers(name: str, method: str, tree: Any) -> None:
                 f"task {name}: {method} must return arrays of numbers, not "
                 f"{type(leaf).__name__} {leaf!r:.40}"
             )
-
-
-def _check_parts(name: str, parts: tuple[Task[Any], ...]) -> None:
-    if not parts:
-        raise TaskError(f"task {name} is made of no tasks; name at least one")
-    for part in parts:
-        check_task(part)
-    thetas = [_theta_types(part) for part in parts]
-    for part, theta in zip(parts, thetas, strict=True):
-        if theta != thetas[0]:
-            raise TaskError(
-                f"task {name}: its tasks must have one theta, but that of "
-                f"{type(parts[0]).__name__} is {thetas[0]} and that of "
-                f"{type(part).__name__} is {theta}"
-            )
-
-
-def _theta_types(task: Task[Any]) -> dict[str, str]:
-    """Type and shape of every leaf of theta, by path."""
-    key = jax.random.key(0)
-    leaves = jax.tree_util.tree_leaves_with_path(
-        task.initial_theta(key)
-        if traits(task).host
-        else jax.eval_shape(task.initial_theta, key)
-    )
-    return {
-        jax.tree_util.keystr(path): f"{np.result_type(x)}{list(np.shape(x))}"
-        for path, x in leaves
-    }
 
 
 def _check_theta(name: str, theta: Theta) -> None:

@@ -13,8 +13,8 @@ from pes_cluster.config.decode import ConfigError
 from pes_cluster.config.run_config import differences, digest, from_dict, to_dict
 from pes_cluster.core import keys
 from pes_cluster.core.evaluation import evaluator
-from pes_cluster.core.several import part_seed, program_of
-from pes_cluster.core.task import TaskError, check_task
+from pes_cluster.core.several import check, part_seed, program_of
+from pes_cluster.core.task import TaskError
 from pes_cluster.estimators.evolution.nres import NRES
 from pes_cluster.estimators.evolution.shaping import Shaping
 from pes_cluster.tasks.influence_balancing import InfluenceBalancing
@@ -148,11 +148,11 @@ def test_a_wrong_task_among_them_is_named(tasks: Any, told: str) -> None:
 
 def test_what_cannot_be_averaged_is_refused() -> None:
     with pytest.raises(TaskError, match="MultiTask is made of no tasks"):
-        check_task(MultiTask(()))
+        check(MultiTask(()))
     with pytest.raises(
         TaskError, match="one theta, but that of ToyRegression is .*Inf"
     ):
-        check_task(MultiTask((LONG, InfluenceBalancing())))
+        check(MultiTask((LONG, InfluenceBalancing())))
     ranks = pes.PES(
         num_particles=4,
         truncation_length=5,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pes_cluster.cluster.leaves import from_arrays, to_arrays
-from pes_cluster.core.task import TaskError, traits
+from pes_cluster.core.several import program_of
+from pes_cluster.core.task import TaskError, parts_of, traits
 from pes_cluster.estimators.evolution.pes import PES
 from pes_cluster.estimators.registry import ESTIMATORS
 from pes_cluster.tasks.character_model import CharacterModel
@@ -76,6 +77,8 @@ QUICK = dict.fromkeys(("toy_regression", "influence_balancing"), tuple(ESTIMATOR
 QUICK["mlp_learning_rate_schedule"] = ("pes", "truncated_es", "tbptt")
 
 NEEDS_AN_END = ("forward_gradient",)  # Beyond those that unroll whole episodes.
+# They weigh the particles of a step against each other, which have one task then.
+COMPARES = ("ars", "openai_es", "random_search")
 
 
 def _differentiates(name: str) -> bool:
@@ -99,16 +102,22 @@ def _contracts() -> list[Any]:
 def test_contract(name: str, task_name: str) -> None:
     """One trace, states that survive as plain arrays, inert padding, right counts."""
     task, recipe = SMALL[task_name], _recipe(name)
+    parts = parts_of(task) or (task,)
     whole = "truncation_length" not in {f.name for f in dataclasses.fields(recipe)}
     if _differentiates(name) and not traits(task).differentiable:
         with pytest.raises(TaskError, match="derivatives say nothing about theta"):
             recipe.build(task, 0)
         return
-    if (whole or name in NEEDS_AN_END) and task.episode_length is None:
+    no_end = any(part.episode_length is None for part in parts)
+    if (whole or name in NEEDS_AN_END) and no_end:
         with pytest.raises(TaskError, match="never ends"):
             recipe.build(task, 0)
         return
-    program = recipe.build(task, 0)
+    if parts_of(task) and name in COMPARES:
+        with pytest.raises(TaskError, match="several tasks need"):
+            program_of(recipe, task, 0)
+        return
+    program = program_of(recipe, task, 0)
     theta = task.initial_theta(jax.random.key(0))
     traces = []
 
@@ -137,8 +146,8 @@ def test_contract(name: str, task_name: str) -> None:
         weight += float(report.weight)
         steps += int(report.counts["inner_steps"])
     assert len(traces) == 1
-    assert weight == 10
-    length = task.episode_length if whole else 3
+    assert weight == 10 * len(parts)
+    length = sum(part.episode_length if whole else 3 for part in parts)
     # Charged for the mean state of each of the five pairs.
     trajectories = 15 if name in ("truncated_es", "pes_analytic") else 10
     assert steps == trajectories * length

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import pes_cluster as pes
-from pes_cluster.core.task import check_task
+from pes_cluster.core.several import check
 from pes_cluster.tasks.registry import TASKS
 from tests.estimators.test_contract import SMALL
 
@@ -27,7 +27,7 @@ def test_the_same_result_on_any_shards_and_after_a_resumption(
     name: str, tmp_path: Path
 ) -> None:
     """Six steps on one shard; and three on three shards, then three on one."""
-    check_task(SMALL[name])
+    check(SMALL[name])
     config = pes.RunConfig(
         task=SMALL[name],
         estimator=pes.PES(

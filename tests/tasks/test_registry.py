@@ -9,14 +9,14 @@ import pytest
 
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.config.recipes import TASK, decode_recipe
-from pes_cluster.core.task import check_task
+from pes_cluster.core.several import check
 from pes_cluster.tasks.registry import TASKS
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_every_registered_task_meets_the_contract(name):
     fields = {"tasks": [{"type": "toy_regression"}]} if name == "multi_task" else {}
-    check_task(decode_recipe(TASK, {"type": name} | fields, "task"))
+    check(decode_recipe(TASK, {"type": name} | fields, "task"))
 
 
 @pytest.mark.parametrize("name", [":Task", "a-b:Task", "a..b:Task"])
