@@ -85,14 +85,21 @@ def test_a_damaged_idx_file_is_named(content, message):
         parse(Path("folder/f"), content, 3)
 
 
-@pytest.mark.parametrize("raw", [gzip.compress(b"x" * 99)[:-9], b"not gzip at all"])
+CUT_OR_OTHER = ["cut short", "another format"]
+
+
+@pytest.mark.parametrize(
+    "raw", [gzip.compress(b"x" * 99)[:-9], b"not gzip at all"], ids=CUT_OR_OTHER
+)
 def test_a_damaged_gzip_file_is_named(raw):
     with refused("folder/f.gz: not a whole gzip file") as caught:
         unpacked(Path("folder/f.gz"), raw)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("raw", [lzma.compress(b"x" * 99)[:-9], b"not xz at all"])
+@pytest.mark.parametrize(
+    "raw", [lzma.compress(b"x" * 99)[:-9], b"not xz at all"], ids=CUT_OR_OTHER
+)
 def test_a_damaged_xz_file_is_named(raw):
     with refused("folder/f.xz: not a whole xz file"):
         unpacked(Path("folder/f.xz"), raw)
@@ -247,6 +254,7 @@ def test_cifar_batches_are_labels_and_planes():
         (b"", "f: 0 bytes are not"),
         (b"\x0a" + cifar_batch(1)[1:], "f: label 10, expected 0 to 9"),
     ],
+    ids=["cut short", "empty", "another label"],
 )
 def test_a_damaged_cifar_batch_is_named(content, message):
     with refused(message):
