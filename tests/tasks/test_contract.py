@@ -15,14 +15,10 @@ from pes_cluster.core.several import check
 from pes_cluster.tasks.registry import TASKS
 from tests.estimators.test_contract import SMALL
 
-QUICK = ("ridge_regression",)  # The others compile for long.
-NAMES = [
-    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
-    for name in TASKS
-]
+pytestmark = pytest.mark.slow  # One of them is a quick test, in tests/core.
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TASKS)
 def test_the_same_result_on_any_shards_and_after_a_resumption(
     name: str, tmp_path: Path
 ) -> None:

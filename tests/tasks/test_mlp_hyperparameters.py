@@ -83,20 +83,26 @@ def test_each_tensor_takes_its_own_rate_and_momentum():
     layers = TASK.network(KEY)
     structure = jax.tree.structure(layers)
     buffers = [np.zeros(w.shape) for w in jax.tree.leaves(layers)]
-    gradient_of = jax.jit(jax.grad(cross_entropy))
+
+    @jax.jit
+    def gradient_of(layers, key):
+        batch = TASK.minibatch(jax.random.split(key)[0], validation=False)
+        return jax.grad(cross_entropy)(layers, *batch, masks)
+
+    @jax.jit
+    def loss_of(layers, key):
+        batch = TASK.minibatch(jax.random.split(key)[1], validation=True)
+        return cross_entropy(layers, *batch, masks)
+
     for index, key in enumerate(keys):
-        train_key, objective_key = jax.random.split(key)
-        batch = TASK.minibatch(train_key, validation=False)
-        gradient = jax.tree.leaves(gradient_of(layers, *batch, masks))
+        gradient = jax.tree.leaves(gradient_of(layers, key))
         buffers = [
             m * b + g for m, b, g in zip(momenta, buffers, gradient, strict=True)
         ]
         leaves = jax.tree.leaves(layers)
         moved = [w - r * b for r, b, w in zip(rates, buffers, leaves, strict=True)]
         layers = jax.tree.unflatten(structure, [jnp.float32(w) for w in moved])
-        batch = TASK.minibatch(objective_key, validation=True)
-        expected = float(cross_entropy(layers, *batch, masks))
-        assert losses[index] == pytest.approx(expected, rel=1e-4)
+        assert losses[index] == pytest.approx(float(loss_of(layers, key)), rel=1e-4)
     # A unit that is left out never moves.
     assert (state.layers[0].weight[:, 3] == TASK.network(KEY)[0].weight[:, 3]).all()
 
