@@ -27,7 +27,7 @@ from pes_cluster.core.task import (
     Theta,
     check_task,
     parts_of,
-    traits,
+    theta_shapes,
 )
 
 
@@ -82,11 +82,13 @@ def together(programs: Sequence[BlockProgram]) -> BlockProgram:
     """Returns the program whose blocks hold a block of each program.
 
     Raises:
-        TaskError: A program is not one compiled function a window (host tasks, shaping
-            of scores), or has another number of blocks.
+        TaskError: A program is not one compiled function a window (host tasks, scores
+            that are compared), or has another number of blocks.
     """
     if any(one.scored is not None or not one.jittable for one in programs):
-        raise TaskError("several tasks need JAX tasks and an estimator without shaping")
+        raise TaskError(
+            "several tasks need JAX tasks and an estimator without shaping or search"
+        )
     if len({one.num_blocks for one in programs}) > 1:
         raise TaskError("several tasks need one number of particles")
 
@@ -136,12 +138,7 @@ def _added(one: Report, other: Report) -> Report:
 
 def _theta_types(task: Task[Any]) -> dict[str, str]:
     """Type and shape of every leaf of theta, by path."""
-    key = jax.random.key(0)
-    leaves = jax.tree_util.tree_leaves_with_path(
-        task.initial_theta(key)
-        if traits(task).host
-        else jax.eval_shape(task.initial_theta, key)
-    )
+    leaves = jax.tree_util.tree_leaves_with_path(theta_shapes(task))
     return {
         jax.tree_util.keystr(path): f"{np.result_type(x)}{list(np.shape(x))}"
         for path, x in leaves

@@ -68,7 +68,6 @@ def test_each_file_round_trips(path: pathlib.Path, tmp_path: pathlib.Path) -> No
     assert len(text.splitlines()) < 25
 
 
-# They ask for what the others ask for, and compile for long.
 QUICK = {
     *("influence_balancing", "toy_regression", "digits/pes", "digits/tbptt"),
     "configs/least_mean_squares",
