@@ -106,6 +106,7 @@ def after_event(status: RunStatus, event: Event) -> RunStatus:
     match event.kind:
         case "started" | "resumed" | "fell_back":
             changed = {"phase": "running", "outer_step": event.outer_step}
+            changed["error"] = None  # That of an earlier sitting is made good.
         case "finished" | "stopped" | "failed":
             changed = {"phase": event.kind, "error": event.fields.get("reason")}
         case "checkpoint":

@@ -13,26 +13,35 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import aiohttp
 import requests
+from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from pes_cluster.cluster.control import Answer, Command, to_json
 from pes_cluster.cluster.job import Attempt, JobError, from_metadata
-from pes_cluster.cluster.marks import HISTORY, marked
+from pes_cluster.cluster.marks import HISTORY, MARK, marked
 from pes_cluster.cluster.settings import ClusterSettings
 from pes_cluster.cluster.status import RunStatus, all_from_json, from_json
 from pes_cluster.metrics.history import History, from_text
 from pes_cluster.ray_backend import endpoint as endpoints
 from pes_cluster.ray_backend.endpoint import Endpoint
 from pes_cluster.ray_backend.environment import DRIVER
-from pes_cluster.ray_backend.inquiry import END
+from pes_cluster.ray_backend.inquiry import END, READING
 from pes_cluster.ray_backend.room import lacking, placed, total
 
 logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 120  # For the last checkpoint of a job that is to stop.
 HELPER_SECONDS = 60.0  # For a helper job to be placed, and to begin.
+ANSWER_SECONDS = (10.0, 30.0)  # For a connection, and for an answer over it.
+SILENCE = 30.0  # Of a log that is followed, until its job is asked after.
 _POLL = 0.2
+# What Ray's client raises; of the last two not all are `OSError`.
+_RAISED = (
+    *(RuntimeError, ValueError, OSError, RayError),
+    *(requests.RequestException, aiohttp.ClientError),
+)
 # They tell of every upload and connection, and of every log that ends.
 _LOUD = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -59,6 +68,13 @@ class Entry:
     cluster: ClusterSettings
 
 
+class _Client(JobSubmissionClient):
+    """Ray's own, which would wait for ever for a host that was cut off."""
+
+    def _do_request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        return super()._do_request(*args, **{"timeout": ANSWER_SECONDS} | kwargs)
+
+
 class Jobs:
     """A client of one cluster, which `endpoint.check` has found to be there."""
 
@@ -68,7 +84,7 @@ class Jobs:
             logging.getLogger(name).setLevel(logging.WARNING)
         with self._refusals():
             headers = dict(endpoint.headers)
-            self._client = JobSubmissionClient(endpoint.address, headers=headers)
+            self._client = _Client(endpoint.address, headers=headers)
 
     def attempts(self) -> list[Attempt]:
         """All attempts of all jobs; other jobs of the cluster are passed over."""
@@ -137,11 +153,23 @@ class Jobs:
         """What a job of this id prints, until it ends."""
         with self._refusals(), asyncio.Runner() as runner:
             parts = aiter(self._client.tail_job_logs(name))
-            while True:
-                try:
-                    yield runner.run(_next(parts))
-                except StopAsyncIteration:
-                    return
+            while (part := runner.run(self._next(name, parts))) is not None:
+                yield part
+
+    async def _next(self, name: str, parts: Any) -> str | None:
+        """The next part of a job's log; None: there will be none.
+
+        A connection whose other end was cut off tells nothing: a log that is silent may
+        be at its end, or its cluster away.
+        """
+        part = asyncio.ensure_future(anext(parts, None))
+        try:
+            while not (await asyncio.wait([part], timeout=SILENCE))[0]:
+                if self._client.get_job_status(name).is_terminal():
+                    return None
+            return part.result()
+        finally:
+            part.cancel()
 
     def statuses(self, attempts: Sequence[Attempt]) -> dict[str, RunStatus]:
         """How runs stand, by name, as far as they have said."""
@@ -158,9 +186,8 @@ class Jobs:
 
     def last_words(self, attempt: Attempt) -> RunStatus | None:
         """How an attempt that has ended stood then, if it has said so."""
-        for line in marked(self.log(attempt))[-1:]:
-            return from_json(line)
-        return None
+        line = self._left(attempt, MARK)
+        return None if line is None else from_json(line)
 
     def histories(self, attempts: Sequence[Attempt]) -> dict[str, History]:
         """What jobs have to show, by name.
@@ -172,16 +199,16 @@ class Jobs:
             attempts: All of these jobs.
         """
         running = sorted({one.name for one in attempts if one.state == "running"})
-        told = self._help(["history", *running]) if running else []
+        told = self._help(["history", *running], READING) if running else []
         found = {one.name: one for one in map(_history, told)}
         for attempt in sorted(attempts, key=lambda one: one.number, reverse=True):
-            if attempt.name not in found and (left := self._left(attempt)):
+            if attempt.name not in found and (left := self._left(attempt, HISTORY)):
                 found[attempt.name] = _history(left)
         return found
 
     def ask(self, name: str, command: Command, seconds: float) -> Answer | None:
         """Hands a command to a run; None: no answer in time."""
-        (line,) = self._help(["ask", name, to_json(command), str(seconds)])
+        (line,) = self._help(["ask", name, to_json(command), str(seconds)], seconds)
         fields = json.loads(line)
         return fields and Answer(bool(fields["done"]), str(fields["line"]))
 
@@ -229,10 +256,15 @@ class Jobs:
                 with contextlib.suppress(RuntimeError):  # Another client has.
                     self._client.delete_job(name)
 
-    def _help(self, arguments: Sequence[str]) -> list[str]:
-        """Runs a helper on the cluster and returns its lines, once it has said all."""
-        name = self.start_helper(arguments)
-        end = time.monotonic() + HELPER_SECONDS
+    def _help(self, arguments: Sequence[str], seconds: float = 0.0) -> list[str]:
+        """Runs a helper on the cluster and returns its lines, once it has said all.
+
+        Args:
+            arguments: What is asked.
+            seconds: That it may take to answer, once it has begun.
+        """
+        limit = HELPER_SECONDS + seconds
+        name, end = self.start_helper(arguments), time.monotonic() + limit
         with self._refusals():
             while time.monotonic() < end:
                 # Asked before the log: what has ended has said all that it will.
@@ -247,12 +279,12 @@ class Jobs:
                     raise JobError(f"the helper job failed: {''.join(last)}")
                 time.sleep(_POLL)
             self._client.stop_job(name)
-        raise JobError(f"no helper job within {HELPER_SECONDS:g} s")
+        raise JobError(f"no answer of the helper job within {limit:g} s")
 
-    def _left(self, attempt: Attempt) -> str | None:
-        """The history that an attempt has left, if any."""
+    def _left(self, attempt: Attempt, mark: str) -> str | None:
+        """What an attempt has left in its log behind a mark, if any."""
         try:
-            lines = marked(self.log(attempt), HISTORY)
+            lines = marked(self.log(attempt), mark)
             return lines[-1] if lines else None
         except JobError as error:
             # Logs go with the node that they lie on.
@@ -276,7 +308,7 @@ class Jobs:
             yield
         except JobError:
             raise
-        except (requests.RequestException, RuntimeError, ValueError, OSError) as error:
+        except _RAISED as error:
             line = " ".join(str(error).split())
             raise JobError(f"{self._endpoint.address}: {line[:500]}") from None
 
@@ -343,7 +375,3 @@ def _history(line: str) -> History:
 
 def _seconds(milliseconds: int | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
-
-
-async def _next(parts: Any) -> str:
-    return await anext(parts)

@@ -7,7 +7,6 @@ most of its memory at the first import.
 import contextlib
 import functools
 import logging
-import math
 import os
 import secrets
 import signal
@@ -142,7 +141,7 @@ def _gpus() -> float:
     until Ray has started.
     """
     find = getattr(accelerators, "get_accelerator_manager_for_resource", None)
-    return math.inf if find is None else find("GPU").get_current_node_num_accelerators()
+    return 1e9 if find is None else find("GPU").get_current_node_num_accelerators()
 
 
 def _leave_gpus_to_shards() -> None:

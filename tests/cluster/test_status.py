@@ -41,6 +41,12 @@ def test_an_end_is_taken_in_with_its_reason(kind: str) -> None:
     assert (status.phase, status.error) == (kind, "because")
 
 
+def test_a_run_that_goes_on_has_no_error_any_more() -> None:
+    failed = after_event(BEGUN, Event("failed", 4, {"reason": "because"}))
+    resumed = after_event(failed, Event("resumed", 4))
+    assert (resumed.phase, resumed.error) == ("running", None)
+
+
 def test_a_run_that_went_back_says_so() -> None:
     status = after_record(BEGUN, record(9, None))
     assert after_event(status, Event("fell_back", 5)).outer_step == 5

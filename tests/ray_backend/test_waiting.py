@@ -91,3 +91,42 @@ def test_a_cluster_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(waiting, "AWAY_SECONDS", 0.0)
     with pytest.raises(JobError, match="no cluster answers; given up after 0 s"):
         waited(Played(JobError("no cluster answers")))
+
+
+def test_a_job_that_is_refused_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full(Played):
+        """It takes no more jobs, and has another one that goes on."""
+
+        def attempts(self) -> list[Attempt]:
+            look = self._looks.pop(0)
+            assert isinstance(look, dict)
+            return [dataclasses.replace(FIRST, **LOST), Attempt("b", 1, **look)]
+
+        def submit(self, attempt: Attempt, entry: Entry) -> None:
+            raise JobError("takes no jobs")
+
+    monkeypatch.setattr(waiting, "AWAY_SECONDS", -1.0)
+    full: Any = Full(RUNNING, FINISHED)
+    said: list[str] = []
+    both = {FIRST: ENTRY, Attempt("b", 1): ENTRY}
+    lost, other = waiting.wait(full, both, 1, said.append)
+    assert (lost.state, other.state) == ("failed", "finished")
+    assert said[0] == "a: failed (takes no jobs; given up after -1 s)"
+    assert said[1:] == ["b: running", "b: finished"]
+
+
+def test_a_job_that_is_forgotten_and_not_to_be_submitted_again_has_failed() -> None:
+    ended, said = waited(Played(RUNNING, None), losses=0)
+    assert ended.state == "failed"
+    assert said == ["a: running", "a: failed (the cluster knows no such job)"]
+
+
+def test_a_log_that_went_with_its_node_is_no_reason_to_be_silent() -> None:
+    class Mute(Played):
+        def log(self, attempt: Attempt) -> str:
+            raise JobError("no log")
+
+    ended, said = waited(Mute(LOST | {"message": "its node died"}), losses=0)
+    assert ended.state == "failed" and said == ["a: failed (its node died)"]
