@@ -25,6 +25,7 @@ from pes_cluster import (
     job_commands,
     runner,
     status_command,
+    terminal,
 )
 from pes_cluster.cluster.control import (
     Command,
@@ -224,7 +225,7 @@ def list_command() -> None:
 
 
 def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
-    console = _console()
+    console = terminal.console()
     with _notes(console), reporter(config.run.outer_steps, console) as shown:
         result = runner.run(config, run_dir, on_record=shown.show)
     _print_result(result, console)
@@ -262,12 +263,6 @@ def _ask(run_dir: pathlib.Path, command: Command, seconds: float) -> int:
     return 0
 
 
-def _console() -> Console:
-    """A console as wide as its terminal, or wide enough where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
-
-
 def _print_result(result: runner.Result, console: Console) -> None:
     table = Table(show_header=False, box=box.SIMPLE)
     values = {
@@ -280,7 +275,7 @@ def _print_result(result: runner.Result, console: Console) -> None:
         "theta sha256": result.theta_sha256[:16],
     }
     for name, value in values.items():
-        table.add_row(name, _number(value))
+        table.add_row(name, terminal.number(value))
     console.print(table)
     chart = result.run_dir / "plots" / "loss.png"
     where = f"results: {short(result.run_dir)}"
@@ -308,9 +303,3 @@ def _refuse(message: str, status: int = USAGE) -> int:
 def _unforeseen(error: Exception) -> int:
     blame.show(error)
     return _refuse(blame.line(error), FAILED)
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from pes_cluster import __version__, blame
+from pes_cluster import __version__, blame, terminal
 from pes_cluster.cluster.control import Command
 from pes_cluster.cluster.job import (
     Attempt,
@@ -58,7 +57,6 @@ TokenFile = Annotated[
     typer.Option(help="Holds the cluster's token; or RAY_AUTH_TOKEN_PATH."),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME")]
-Row = tuple[Attempt, RunStatus | None]
 
 
 def up(
@@ -139,10 +137,10 @@ def list_jobs(address: Address = None, token_file: TokenFile = None) -> None:
     table = _table("job", "group", "state", "attempts", "began", "seconds")
     for attempt in newest(client(address, token_file).attempts()).values():
         began = "-" if attempt.began is None else time.ctime(attempt.began)
-        seconds = _short(_seconds(attempt))
+        seconds = terminal.number(_seconds(attempt))
         row = (attempt.name, attempt.group or "-", attempt.state)
         table.add_row(*row, str(attempt.number), began, seconds)
-    _console().print(table)
+    terminal.console().print(table)
 
 
 def logs(
@@ -392,11 +390,6 @@ def _tell_end(name: str, config: RunConfig, directory: RunDirectory) -> None:
         print(HISTORY + history.to_text(), flush=True)
 
 
-def _rows(jobs: "Jobs", attempts: list[Attempt]) -> list[Row]:
-    seen = jobs.statuses(attempts)
-    return [(attempt, seen.get(attempt.name)) for attempt in attempts]
-
-
 def _submitted(attempt: Attempt) -> str:
     return "submitted" if attempt.number == 1 else f"goes on, attempt {attempt.number}"
 
@@ -412,15 +405,3 @@ def _table(*headings: str) -> Table:
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index < 2 else "right")
     return table
-
-
-def _console() -> Console:
-    """A console as wide as its terminal, or wide enough where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=150)
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from pes_cluster import status_view
+from pes_cluster import status_view, terminal
 from pes_cluster.cluster.job import Attempt, named, newest
 from pes_cluster.cluster.status import RunStatus
 from pes_cluster.job_commands import Address, TokenFile, client, directory_of
@@ -36,7 +35,7 @@ def status(
     jobs = None if folders and not chosen else client(address, token_file)
     show = status_view.watch if watch else status_view.show
     with _looking(jobs, chosen, folders, watch) as look:
-        show(look, _console())
+        show(look, terminal.console())
 
 
 @contextlib.contextmanager
@@ -60,9 +59,3 @@ def _looking(
 
         with contextlib.closing(Watch(jobs, names)) as watch:
             yield lambda: seen(watch.look())
-
-
-def _console() -> Console:
-    """A console as wide as its terminal, or wide enough where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=150)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pes_cluster.cluster.status import RunStatus, seconds_left
 from pes_cluster.standing import LEFT, Standing
+from pes_cluster.terminal import number
 
 HEADINGS = (
     *("job", "phase", "step", "loss", "eval loss", "particles", "shards"),
@@ -38,13 +39,13 @@ def cells(standing: Standing, now: float) -> tuple[str, ...]:
     return (
         *first,
         f"{seen.outer_step}/{seen.outer_steps}",
-        _number(seen.loss),
-        _number(seen.eval_loss),
-        _number(seen.particles),
+        number(seen.loss),
+        number(seen.eval_loss),
+        number(seen.particles),
         _shards(seen),
-        _number(seen.recovered),
+        number(seen.recovered),
         _NONE if saved is None else f"{duration(max(now - saved, 0.0))} ago",
-        _number(seen.steps_per_second),
+        number(seen.steps_per_second),
         _NONE if left is None else duration(left),
     )
 
@@ -178,7 +179,7 @@ def duration(seconds: float) -> str:
 
 def _shards(seen: RunStatus) -> str:
     if seen.shards is None or seen.shards_target is None:
-        return _number(seen.shards)
+        return number(seen.shards)
     return f"{seen.shards}/{seen.shards_target}"
 
 
@@ -186,9 +187,3 @@ def _lacks_shards(seen: RunStatus | None) -> bool:
     if seen is None or seen.shards is None or seen.shards_target is None:
         return False
     return seen.shards < seen.shards_target
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return _NONE
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
