@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from pes_cluster import compare, job_commands, whole_file
+from pes_cluster import compare, job_commands, terminal, whole_file
 from pes_cluster.job_commands import Address, TokenFile, directory_of
 from pes_cluster.metrics.history import History
 from pes_cluster.report.page import page
@@ -57,7 +56,7 @@ def compare_runs(
     token_file: TokenFile = None,
 ) -> None:
     """Compare runs, or the jobs of a group, in a table and a chart."""
-    histories, beside = _histories(runs, address, token_file)
+    histories, _, beside = _histories(runs, address, token_file)
     chart = out or beside("comparison.png")
     _written(chart, lambda: compare.chart(histories, chart))
     _print_rows(histories)
@@ -73,10 +72,9 @@ def report(
     token_file: TokenFile = None,
 ) -> None:
     """Show a run, or several side by side, on one page of HTML."""
-    histories, beside = _histories(runs, address, token_file)
+    histories, title, beside = _histories(runs, address, token_file)
     if not any(history.records for history in histories):
         raise RunDirectoryError(f"{' '.join(runs)}: {compare.NO_RECORDS}")
-    title = histories[0].name if len(histories) == 1 else _together(runs)
     target = out or beside("report.html")
     made = page(histories, title, datetime.datetime.now(datetime.UTC))
     _written(target, lambda: whole_file.write(target, made))
@@ -103,11 +101,12 @@ def short(path: pathlib.Path) -> str:
 
 def _histories(
     runs: Sequence[str], address: str | None, token_file: pathlib.Path | None
-) -> tuple[list[History], Callable[[str], pathlib.Path]]:
-    """What runs have to show, and where a file of a name goes that shows them.
+) -> tuple[list[History], str, Callable[[str], pathlib.Path]]:
+    """What runs have to show, their title, and where a file goes that shows them.
 
-    That is the directory of a single run, the one that holds all of several, and for
-    jobs the current one, where their name goes first.
+    A single run has its own title, several that of what holds them: the folder that
+    they lie in, or the names that jobs were asked for by. A file goes to a run's own
+    directory, to that folder, and for jobs to the current one, their name before it.
     """
     paths = [directory_of(run, address) for run in runs]
     names = [run for run, path in zip(runs, paths, strict=True) if path is None]
@@ -116,21 +115,16 @@ def _histories(
         histories = compare.read(here)
         alone = len(histories) == 1
         folder = here[0] if alone else compare.holder(here)
-        return histories, lambda name: folder / name
+        title = histories[0].name if alone else folder.resolve().name
+        return histories, title, lambda name: folder / name
     if len(names) < len(runs):
         raise RunDirectoryError(
             f"{names[0]}: is no run directory; compare either directories or jobs"
         )
     prefix = re.sub(r"[^\w.-]+", "_", "-".join(names))
     histories = job_commands.histories(names, address, token_file)
-    return histories, lambda name: pathlib.Path(f"{prefix}.{name}")
-
-
-def _together(runs: Sequence[str]) -> str:
-    """What several runs are called together: their group, or the folder they lie in."""
-    if len(runs) == 1:
-        return runs[0]
-    return compare.holder(runs).name
+    title = histories[0].name if len(histories) == 1 else ", ".join(names)
+    return histories, title, lambda name: pathlib.Path(f"{prefix}.{name}")
 
 
 def _written(path: pathlib.Path, write: Callable[[], object]) -> None:
@@ -147,13 +141,5 @@ def _print_rows(histories: Sequence[History]) -> None:
         heading = field.replace("_per_second", "/s").replace("_", " ")
         table.add_column(heading, justify=justify, no_wrap=True)
     for row in compare.rows(histories):
-        table.add_row(*(_number(getattr(row, field)) for field in _COLUMNS))
-    # As wide as its terminal, or wide enough where there is none.
-    console = Console()
-    (console if console.is_terminal else Console(width=150)).print(table)
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+        table.add_row(*(terminal.number(getattr(row, field)) for field in _COLUMNS))
+    terminal.console().print(table)

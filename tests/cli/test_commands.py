@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 import pes_cluster
-from pes_cluster import plots, runner
+from pes_cluster import job_commands, plots, runner
 from pes_cluster.cli import main
 from pes_cluster.config.run_config import load
 from pes_cluster.metrics import jsonl
+from pes_cluster.metrics.history import History
 from pes_cluster.metrics.record import StepRecord
 from tests.report.reading import Reader
 
@@ -328,3 +329,15 @@ def test_the_package_loads_without_jax_and_ray() -> None:
 def test_version_is_the_packages() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert pes_cluster.__version__ == project["version"]
+
+
+def test_a_report_of_jobs_is_called_by_their_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record: dict[str, Any] = {"outer_step": 1, "inner_steps": 4, "loss": 2.0}
+    told = [History(name, records=(record,)) for name in "ab"]
+    monkeypatch.setenv("PES_ADDRESS", "http://127.0.0.1:1")
+    monkeypatch.setattr(job_commands, "histories", lambda *_: told)
+    assert main(["report", "a", "b"]) == 0
+    page = pathlib.Path("a-b.report.html").read_text(encoding="utf-8")
+    assert "<title>a, b" in page
