@@ -233,10 +233,10 @@ class Jobs:
         words = ["python", "-m", "pes_cluster.ray_backend.inquiry", *arguments]
         name = f"{_HELPER}{uuid.uuid4().hex[:12]}"
         with self._refusals():
+            self._forget_helpers()
             self._client.submit_job(
                 entrypoint="exec " + shlex.join(words), submission_id=name
             )
-            self._forget_helpers()
         return name
 
     def stop_helper(self, name: str) -> None:

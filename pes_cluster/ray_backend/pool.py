@@ -45,14 +45,14 @@ class RayPool(ShardPool):
 
         A run that never got its shards is told so in one line; one that has begun
         treats those that do not start as lost. Where nodes are added on demand it
-        begins with those that it got.
+        begins with those that it got, and asks for the others as it goes on.
         """
-        growing = self._settings.autoscaling
-        seconds = NODES_SECONDS if growing else START_SECONDS
-        deadline = time.monotonic() + seconds
-        waiting = list(self._members)
-        while waiting and time.monotonic() < deadline:
+        growing, began = self._settings.autoscaling, time.monotonic()
+        waiting, seconds = list(self._members), START_SECONDS
+        while waiting and time.monotonic() - began < seconds:
             waiting = [m for m in waiting if self._transport.node_of(m.actor) is None]
+            none = len(waiting) == len(self._members)
+            seconds = NODES_SECONDS if growing and none else START_SECONDS
             time.sleep(0.01 if waiting else 0)
         started = [member for member in self._members if member not in waiting]
         if waiting and not (growing and started):

@@ -282,3 +282,13 @@ def test_large_thetas_are_shared_and_small_ones_sent_along():
     small, large = np.zeros(25_000), np.zeros(25_001)
     assert transport.sendable(small) is small
     assert isinstance(transport.sendable(large), ray.ObjectRef)
+
+
+def test_where_nodes_are_on_demand_the_first_shards_do_not_wait_for_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool_module, "START_SECONDS", 5.0)
+    growing = ClusterSettings(shards=6, autoscaling=True)
+    with closing(RayPool(WORK, growing)) as pool:
+        assert pool.shards == 4  # As many as there are CPUs.
+        assert pool.shards_target == 6
