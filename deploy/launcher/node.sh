@@ -55,9 +55,14 @@ unit() {
     "${pass[@]}" "$HOME/pes/venv/bin/ray" start "${flags[@]}"
 }
 
+# Whether a process is a node: since a restart of the host its number may be another's.
+is_node() {
+  tr '\0' ' ' 2>/dev/null < "/proc/$1/cmdline" | grep --quiet '/ray start '
+}
+
 process() {
   local file=$HOME/pes/node.pid
-  if [ -s "$file" ] && kill -TERM "$(cat "$file")" 2>/dev/null; then
+  if [ -s "$file" ] && is_node "$(cat "$file")" && kill -TERM "$(cat "$file")"; then
     timeout 150 tail --pid="$(cat "$file")" --follow /dev/null || true
   fi
   cd "$HOME"

@@ -6,7 +6,10 @@ import os
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -125,7 +128,7 @@ def run_node_script(
 ) -> subprocess.CompletedProcess[str]:
     """Runs node.sh with stand-ins for what it calls; they write what they are given."""
     folder = tmp_path / "pes" / "venv" / "bin"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     record = 'printf "%s\\0" "$0" "$@" >> "$HOME/calls"; echo >> "$HOME/calls"; '
     record += 'env > "$HOME/env"\n'
     for name, then in {
@@ -227,6 +230,27 @@ def test_wrong_uses_of_a_node_end_with_one_line(
     (line,) = done.stderr.splitlines()
     assert words in line
     assert not (tmp_path / "calls").exists()
+
+
+@pytest.mark.parametrize("words", [["-c", "sleep 60"], ["/x/ray", "start", "--block"]])
+def test_a_node_takes_the_place_of_a_node_and_of_nothing_else(
+    words: list[str], tmp_path: pathlib.Path
+) -> None:
+    """The number of one that ended with its host may be another process' by now."""
+    program = "import time; time.sleep(60)"
+    given = [sys.executable, "-c", program, *words]
+    with subprocess.Popen(given) as other:
+        threading.Thread(target=other.wait).start()  # A zombie would count as there.
+        try:
+            (tmp_path / "pes").mkdir()
+            (tmp_path / "pes" / "node.pid").write_text(f"{other.pid}\n")
+            done = run_node_script(tmp_path, "worker", RAY_HEAD_IP="192.0.2.10")
+            assert done.returncode == 0, done.stderr
+            is_node = "start" in words
+            assert other.poll() == (-signal.SIGTERM if is_node else None)
+        finally:
+            other.kill()
+    assert started(tmp_path)["--address"] == "192.0.2.10:6379"
 
 
 def test_a_node_without_a_token_is_not_started(tmp_path: pathlib.Path) -> None:
