@@ -1,6 +1,7 @@
 """Jobs over Ray's own Jobs SDK: submitted, listed, followed, asked, stopped."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -37,6 +38,7 @@ HELPER_SECONDS = 60.0  # For a helper job to be placed, and to begin.
 ANSWER_SECONDS = (10.0, 30.0)  # For a connection, and for an answer over it.
 SILENCE = 30.0  # Of a log that is followed, until its job is asked after.
 _POLL = 0.2
+_AT_ONCE = 16  # Logs.
 # What Ray's client raises; of the last two not all are `OSError`.
 _RAISED = (
     *(RuntimeError, ValueError, OSError, RayError),
@@ -178,16 +180,20 @@ class Jobs:
         if running:
             (line,) = self._help(["status", *running])
             seen = {status.name: status for status in all_from_json(line)}
-        for attempt in attempts:
-            last = None if attempt.live else self.last_words(attempt)
-            if last is not None:
-                seen[attempt.name] = last
-        return seen
+        told = self.last_words([one for one in attempts if not one.live])
+        return seen | {last.name: last for last in told if last is not None}
 
-    def last_words(self, attempt: Attempt) -> RunStatus | None:
-        """How an attempt that has ended stood then, if it has said so."""
+    def last_words(self, attempts: Sequence[Attempt]) -> list[RunStatus | None]:
+        """How attempts that have ended stood then, as far as they have said so."""
+        # All at once: a log whose node is cut off is waited for until a time-out.
+        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as threads:
+            return list(threads.map(self._last_words, attempts))
+
+    def _last_words(self, attempt: Attempt) -> RunStatus | None:
         line = self._left(attempt, MARK)
-        return None if line is None else from_json(line)
+        with contextlib.suppress(ValueError):  # Another version's.
+            return None if line is None else from_json(line)
+        return None
 
     def histories(self, attempts: Sequence[Attempt]) -> dict[str, History]:
         """What jobs have to show, by name.

@@ -67,13 +67,19 @@ class Watch:
     def _asked(self) -> Look:
         there = newest(self._jobs.attempts())
         names = self._names or there
-        return [(one, self._seen(one)) for one in (named(there, n) for n in names)]
+        attempts = [named(there, name) for name in names]
+        self._hear([one for one in attempts if not one.live])
+        return [(one, self._seen(one)) for one in attempts]
+
+    def _hear(self, ended: Sequence[Attempt]) -> None:
+        """Asks once for the last words of each attempt that has ended."""
+        ids = {one.id: one for one in ended if one.id not in self._last_words}
+        told = self._jobs.last_words(list(ids.values())) if ids else []
+        self._last_words |= dict(zip(ids, told, strict=True))
 
     def _seen(self, attempt: Attempt) -> RunStatus | None:
         if attempt.live:
             return self._snapshot.get(attempt.name)
-        if attempt.id not in self._last_words:
-            self._last_words[attempt.id] = self._jobs.last_words(attempt)
         return self._last_words[attempt.id]
 
     def _serve(self) -> None:

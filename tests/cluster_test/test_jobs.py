@@ -301,3 +301,6 @@ def test_a_job_that_is_waited_for_outlives_the_node_of_its_driver(
     assert re.search(rf"{name}: was lost with its node.*\n", waits.said())
     assert waits.said().splitlines()[-1] == f"{name}: finished"
     assert result(scene, name)["theta_sha256"] == at_home(tmp_path, config)
+    # What ran there has left its log there: of the others all is known.
+    code, said = client.pes("status")
+    assert code == 0 and f"{name} " in said and "800/800" in said, said

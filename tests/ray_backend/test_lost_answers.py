@@ -73,8 +73,22 @@ def test_an_answer_that_does_not_come_is_not_waited_for_without_end(
 
 def test_a_job_whose_log_went_with_its_node_has_no_last_words(client: Jobs) -> None:
     gone = Attempt("gone", 1, status="FAILED")
-    assert client.last_words(gone) is None
+    assert client.last_words([gone]) == [None]
     assert client.statuses([gone]) == {}
+
+
+def test_logs_that_do_not_come_are_waited_for_together(
+    client: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = [Attempt(name, 1, status="FAILED") for name in "abc"]
+    together = threading.Barrier(len(silent))
+
+    def log(attempt: Attempt) -> str:
+        together.wait(20)  # Broken, were it one after the other.
+        return f"{MARK}{RunStatus(attempt.name, 10).to_json()}\n"
+
+    monkeypatch.setattr(client, "log", log)
+    assert client.statuses(silent) == {n: RunStatus(n, 10) for n in "abc"}
 
 
 def test_a_token_that_is_refused_under_way_is_told_in_one_line(client: Jobs) -> None:
