@@ -116,7 +116,7 @@ def run(
     with (
         _asked_to_stop() as asked,
         mailbox(config, directory) as box,
-        contextlib.closing(_engine(config, work)) as engine,
+        contextlib.closing(_engine(config, work, directory)) as engine,
         directory.opened(config),
         heard_by(config, directory, box) as hearing,
     ):
@@ -210,7 +210,7 @@ def _optimizer(config: RunConfig) -> Optimizer:
     return _NO_OUTER if config.outer is None else config.outer.optimizer
 
 
-def _engine(config: RunConfig, work: Work) -> Engine:
+def _engine(config: RunConfig, work: Work, directory: RunDirectory) -> Engine:
     cluster, optimizer = config.cluster, _optimizer(config)
     try:
         if cluster.fuse > 1:
@@ -222,7 +222,7 @@ def _engine(config: RunConfig, work: Work) -> Engine:
             # Ray is loaded only by the runs that use it.
             from pes_cluster.ray_backend.pool import RayPool
 
-            pool = RayPool(work, cluster)
+            pool = RayPool(work, cluster, begun=directory.holds_run())
     except ValueError as error:
         raise ConfigError(f"cluster.{one_line(error)}") from error
     return PoolEngine(pool, work, optimizer, config.run)

@@ -1,6 +1,7 @@
 """The shard pool on Ray: the Ray to run on, the transport over it, and their end."""
 
 import contextlib
+import dataclasses
 import time
 
 from pes_cluster.cluster.roster import NODES_SECONDS
@@ -19,14 +20,24 @@ BUILD_SECONDS = 60.0  # For the shards to build their programs; longer is only s
 class RayPool(ShardPool):
     """A `ShardPool` that lives and ends with its Ray.
 
+    Args:
+        work: The run's recipes.
+        settings: The cluster section.
+        begun: The run goes on: hosts that it has lost since do not end it, and it
+            makes do with the room that there is.
+
     Raises:
         RayStartError: Ray cannot be started, or cannot hold the shards.
     """
 
-    def __init__(self, work: Work, settings: ClusterSettings) -> None:
+    def __init__(
+        self, work: Work, settings: ClusterSettings, *, begun: bool = False
+    ) -> None:
+        self._makes_do = begun or settings.autoscaling
         with contextlib.ExitStack() as stack:
             stack.enter_context(session(settings))
-            line = lacking(settings, offers())
+            least = dataclasses.replace(settings, shards=1) if begun else settings
+            line = lacking(least, offers())
             if line is not None:
                 raise RayStartError(line)
             self._ray = RayTransport(settings.per_shard)
@@ -44,8 +55,8 @@ class RayPool(ShardPool):
         """Waits until every shard has its place.
 
         A run that never got its shards is told so in one line; one that has begun
-        treats those that do not start as lost. Where nodes are added on demand it
-        begins with those that it got, and asks for the others as it goes on.
+        treats those that do not start as lost. Where nodes are added on demand, or
+        were lost, it begins with those that it got, and asks for the others later.
         """
         growing, began = self._settings.autoscaling, time.monotonic()
         waiting, seconds = list(self._members), START_SECONDS
@@ -55,7 +66,7 @@ class RayPool(ShardPool):
             seconds = NODES_SECONDS if growing and none else START_SECONDS
             time.sleep(0.01 if waiting else 0)
         started = [member for member in self._members if member not in waiting]
-        if waiting and not (growing and started):
+        if waiting and not (self._makes_do and started):
             each = self._settings.per_shard
             raise RayStartError(
                 f"per_shard: {len(started)} of {self.shards} shards started within "

@@ -170,7 +170,7 @@ def test_config_show_and_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == shown
     assert "seed: 3" in shown
     assert main(["config", "list"]) == 0
-    assert "estimator: bptt, es_single" in capsys.readouterr().out
+    assert "estimator: ars, bptt, es_single" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

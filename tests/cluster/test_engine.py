@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from pes_cluster import outer
-from pes_cluster.cluster.engine import Engine, PoolEngine, added, cosine
+from pes_cluster.cluster.engine import PoolEngine, added, cosine
 from pes_cluster.cluster.events import Event
-from pes_cluster.cluster.fused import FusedEngine
 from pes_cluster.cluster.local_pool import LocalPool
 from pes_cluster.cluster.pool import Lost, Pool
 from pes_cluster.cluster.settings import ClusterSettings, RunSettings
@@ -199,9 +198,3 @@ def test_another_number_of_shards_keeps_the_bits(
         folder = tmp_path / str(index)
         bits, _, pool = changed(folder, there=everywhere, shards=shards)
         assert bits == calm
-
-
-def test_a_fused_run_refuses_to_be_scaled() -> None:
-    engine: Engine = FusedEngine(work(), OPTIMIZER, RUN, 4)
-    with pytest.raises(ValueError, match="fuse"):
-        engine.scale(particles=28, shards=None, outer_step=0)

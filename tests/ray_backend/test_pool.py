@@ -240,6 +240,13 @@ def test_one_shard_for_each_gpu_by_default():
         assert pool.shards == 2
 
 
+def test_a_run_that_goes_on_makes_do_with_what_its_cluster_has_left():
+    chosen = PerShard(num_gpus=1, env={"JAX_PLATFORMS": "cpu"})
+    asked = ClusterSettings(shards=3, per_shard=chosen)
+    with closing(RayPool(WORK, asked, begun=True)) as pool:
+        assert pool.shards == 2 and pool.shards_target == 3
+
+
 def test_more_gpus_than_there_are_is_refused_in_one_line():
     with pytest.raises(RayStartError) as caught:
         RayPool(WORK, settings(3, num_gpus=1))
