@@ -92,7 +92,7 @@ PAIRS = {
 }
 QUICK = {
     "toy_regression": ALL,
-    "influence_balancing": ALL,
+    "influence_balancing": ("pes", "nres", "gpes", "tbptt", "bptt"),
     "mlp_learning_rate_schedule": ("pes", "truncated_es", "tbptt"),
     "mlp_hyperparameters": ("pes_analytic", *THROUGH_TIME),  # Refused.
     "multi_task": COMPARES,  # Refused.
@@ -174,7 +174,7 @@ def test_contract(name: str, task_name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in ("pes", "ars", "uoro") else [SLOW])
+        pytest.param(name, marks=[] if name in ("ars", "uoro") else [SLOW])
         for name in ESTIMATORS
     ],
 )

@@ -107,7 +107,7 @@ SLOW = pytest.mark.slow
     [
         (PES(2, 2, 0.5, rank=1), 3),
         (NRES(2, 2, 0.5, rank=1), 3),
-        (FullES(2, 0.5, rank=1), 1),
+        pytest.param(FullES(2, 0.5, rank=1), 1, marks=SLOW),
         pytest.param(PES(2, 2, 0.5, rank=2), 3, marks=SLOW),
         pytest.param(PES(2, 2, 0.5, rank=4), 3, marks=SLOW),
         pytest.param(NRES(2, 2, 0.5, rank=2), 3, marks=SLOW),
@@ -163,7 +163,8 @@ class Linear:
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("rank", [1, pytest.param(3, marks=SLOW)])
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.slow
 def test_the_variance_falls_with_the_rank(rank: int, test_seed: int) -> None:
     """|g|^2 ((a + 2)(b + 2) / r + (1 - 1/r)(ab + 2) - 1) for one pair."""
     samples = estimates(Flat(FullES(2, 0.5, rank=rank)), Linear(), 0, 1, test_seed)
@@ -226,6 +227,7 @@ def test_what_is_kept_is_bounded_and_small() -> None:
     assert jax.tree.structure(again) == jax.tree.structure(later)
 
 
+@pytest.mark.slow
 def test_the_result_depends_neither_on_the_shards_nor_on_a_stop(
     tmp_path: pathlib.Path,
 ) -> None:

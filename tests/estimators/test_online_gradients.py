@@ -67,7 +67,12 @@ def summed(es: Any, task: Any, windows: int, seed: int = 2) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("length", "windows", "episodes"),
-    [(6, 2, 2), (3, 4, 2), (1, 6, 1), (4, 3, 2)],
+    [
+        pytest.param(6, 2, 2, marks=pytest.mark.slow),
+        pytest.param(3, 4, 2, marks=pytest.mark.slow),
+        pytest.param(1, 6, 1, marks=pytest.mark.slow),
+        (4, 3, 2),
+    ],
     ids=["whole", "windows", "steps", "resets inside"],
 )
 def test_rtrl_sums_to_bptt(length: int, windows: int, episodes: int) -> None:
@@ -81,6 +86,7 @@ def test_rtrl_sums_to_bptt(length: int, windows: int, episodes: int) -> None:
             assert not np.allclose(truncated, exact, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_rtrl_follows_episodes_that_end_by_themselves() -> None:
     """Four steps long, in windows of three."""
     with jax.enable_x64(True):
@@ -89,6 +95,7 @@ def test_rtrl_follows_episodes_that_end_by_themselves() -> None:
         np.testing.assert_allclose(carried, exact, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_uoro_over_a_whole_episode_is_bptt() -> None:
     """Nothing is carried, so nothing is estimated; the second episode shows it."""
     with jax.enable_x64(True):
@@ -122,7 +129,7 @@ def estimates(
     ("es", "windows", "episodes"),
     [
         (UORO(3), 4, 1),
-        (UORO(1), 12, 1),
+        pytest.param(UORO(1), 12, 1, marks=pytest.mark.slow),
         (ForwardGradient(3), 4, 1),
         pytest.param(UORO(5), 12, 5, marks=pytest.mark.slow),
         pytest.param(ForwardGradient(5), 12, 5, marks=pytest.mark.slow),
@@ -166,6 +173,7 @@ def test_uoro_with_factors_that_do_not_balance_is_seen(
 
 
 @pytest.mark.statistical
+@pytest.mark.slow
 def test_the_variance_of_a_forward_gradient(test_seed: int) -> None:
     """(P + 1) |g|^2 for one direction, within 5 standard errors (kurtosis included)."""
     task, exact = Quadratic(), gradient(Quadratic(), None)

@@ -55,9 +55,8 @@ def test_over_a_whole_episode_it_is_bptt() -> None:
         np.testing.assert_allclose(one.gradient / 2, other.gradient, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "start", ["lockstep", pytest.param("staggered", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("start", ["lockstep", "staggered"])
+@pytest.mark.slow
 def test_the_mean_state_sees_the_data_of_its_pair(start: Any) -> None:
     es = PESAnalytic(6, 2, 0.3, pairs_per_block=3, start=start)
     block, _ = run(es, Noisy(), 4)
@@ -82,6 +81,7 @@ def test_one_mean_state_stands_for_pairs_that_see_the_same() -> None:
     assert [int(r.counts["inner_steps"]) for r in (ours[0], theirs[0])] == [14, 18]
 
 
+@pytest.mark.slow
 def test_a_mean_state_that_diverges_takes_its_pair_along() -> None:
     """Its gradient is no number; the pair counts nothing, and both begin anew."""
     es = PESAnalytic(60, 2, 0.3, divergence="restart_pair", pairs_per_block=30)

@@ -83,11 +83,13 @@ def test_theta_is_the_best_of_all_that_were_drawn(tmp_path: pathlib.Path) -> Non
     assert resumed.theta_sha256 == whole.theta_sha256
 
 
+@pytest.mark.slow
 def test_a_simulator_is_searched_too(tmp_path: pathlib.Path) -> None:
     ours, theirs = (run(tmp_path / str(host), host=host) for host in (True, False))
     np.testing.assert_array_equal(ours.theta["a"], theirs.theta["a"])
 
 
+@pytest.mark.slow
 def test_nothing_but_broken_draws_changes_nothing(tmp_path: pathlib.Path) -> None:
     ranges = {"a": (0.0, 0.3), "b.0": (0.0, 1.0)}
     result = run(tmp_path, ranges)

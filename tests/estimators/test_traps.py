@@ -176,7 +176,7 @@ def test_trap_6_the_mean_state_saw_no_perturbation() -> None:
     np.testing.assert_array_equal(block.trajectories.state, replicas.trajectories.state)
 
 
-@pytest.mark.parametrize("kind", [FullES, PES])
+@pytest.mark.parametrize("kind", [FullES, pytest.param(PES, marks=pytest.mark.slow)])
 def test_trap_7_the_scale_is_that_of_the_gradient(kind: Any) -> None:
     """The same for any sigma, which a factor of 1 / (2 sigma) would leave in it."""
     length = {} if kind is FullES else {"truncation_length": 10}
@@ -215,7 +215,7 @@ def test_trap_8_uoro_needs_no_step_that_vanishes_in_float32() -> None:
         factors = r0 * a + r1 * nu, factors[1] / r0 + b / r1
 
 
-@pytest.mark.parametrize("kind", [PES, NRES])
+@pytest.mark.parametrize("kind", [PES, pytest.param(NRES, marks=pytest.mark.slow)])
 def test_trap_13_perturbations_are_never_recovered_from_theta(kind: Any) -> None:
     """At a theta that swallows them, and at one of bfloat16, credit is what it was."""
     es = kind(4, 5, 0.01, pairs_per_block=2)
