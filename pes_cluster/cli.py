@@ -10,7 +10,7 @@ import logging
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -23,7 +23,6 @@ from pes_cluster import (
     blame,
     history_commands,
     job_commands,
-    runner,
     status_command,
     terminal,
 )
@@ -37,7 +36,7 @@ from pes_cluster.cluster.control import (
 from pes_cluster.cluster.job import JobError
 from pes_cluster.config import recipes, run_config
 from pes_cluster.config.decode import ConfigError
-from pes_cluster.core.task import TaskError
+from pes_cluster.core.task_error import TaskError
 from pes_cluster.history_commands import short
 from pes_cluster.job_commands import Address, TokenFile, directory_of
 from pes_cluster.metrics.progress import reporter
@@ -50,6 +49,9 @@ from pes_cluster.run_directory import (
 )
 from pes_cluster.supervision import RESTARTS, supervise_run
 from pes_cluster.supervisor import FAILED, RESUMABLE, USAGE
+
+if TYPE_CHECKING:
+    from pes_cluster import runner
 
 INTERRUPTED = 130
 
@@ -225,6 +227,8 @@ def list_command() -> None:
 
 
 def _run(config: run_config.RunConfig, run_dir: pathlib.Path | None) -> int:
+    from pes_cluster import runner  # Loads JAX, which who only asks can do without.
+
     console = terminal.console()
     with _notes(console), reporter(config.run.outer_steps, console) as shown:
         result = runner.run(config, run_dir, on_record=shown.show)
@@ -263,7 +267,7 @@ def _ask(run_dir: pathlib.Path, command: Command, seconds: float) -> int:
     return 0
 
 
-def _print_result(result: runner.Result, console: Console) -> None:
+def _print_result(result: "runner.Result", console: Console) -> None:
     table = Table(show_header=False, box=box.SIMPLE)
     values = {
         "status": result.status,

@@ -5,7 +5,6 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from pes_cluster import plots
 from pes_cluster.metrics.history import History, Record
 from pes_cluster.run_directory import RunDirectory, RunDirectoryError
 
@@ -83,6 +82,8 @@ def chart(histories: Iterable[History], path: pathlib.Path) -> None:
     records = {one.name: one.records for one in histories if one.records}
     if not records:
         raise RunDirectoryError(NO_RECORDS)
+    from pes_cluster import plots  # Loads matplotlib, which no table needs.
+
     plots.comparison(records, path)
 
 
@@ -98,6 +99,8 @@ def plot(path: str | os.PathLike[str]) -> pathlib.Path:
     """
     directory = RunDirectory(path)
     drawn = directory.plots / "loss.png"
+    from pes_cluster import plots
+
     plots.curves(directory.records(), directory.saved_config().name, drawn)
     return drawn
 

@@ -13,7 +13,6 @@ from rich.table import Table
 from pes_cluster import compare, job_commands, terminal, whole_file
 from pes_cluster.job_commands import Address, TokenFile, directory_of
 from pes_cluster.metrics.history import History
-from pes_cluster.report.page import page
 from pes_cluster.run_directory import RunDirectoryError, unwritable
 
 # What the rows of a comparison show in a terminal; a page shows them all.
@@ -72,6 +71,8 @@ def report(
     token_file: TokenFile = None,
 ) -> None:
     """Show a run, or several side by side, on one page of HTML."""
+    from pes_cluster.report.page import page
+
     histories, title, beside = _histories(runs, address, token_file)
     if not any(history.records for history in histories):
         raise RunDirectoryError(f"{' '.join(runs)}: {compare.NO_RECORDS}")

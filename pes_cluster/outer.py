@@ -83,13 +83,6 @@ class RMSProp:
         return _clipped(rmsprop, self.clip_norm)
 
 
-OPTIMIZERS: dict[str, str] = {
-    "sgd": "pes_cluster.outer:SGD",
-    "adam": "pes_cluster.outer:Adam",
-    "rmsprop": "pes_cluster.outer:RMSProp",
-}
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class OuterState:

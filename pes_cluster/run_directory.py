@@ -24,10 +24,9 @@ import pathlib
 import socket
 import time
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pes_cluster import whole_file
-from pes_cluster.cluster.checkpoint import CheckpointStore
 from pes_cluster.cluster.storage import CheckpointError
 from pes_cluster.config.decode import ConfigError
 from pes_cluster.config.run_config import (
@@ -39,6 +38,9 @@ from pes_cluster.config.run_config import (
 )
 from pes_cluster.metrics import jsonl
 from pes_cluster.metrics.history import Files, History, read
+
+if TYPE_CHECKING:
+    from pes_cluster.cluster.checkpoint import CheckpointStore
 
 # What a disk may refuse now and take later.
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
@@ -110,7 +112,7 @@ class RunDirectory:
         elif self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"{self.path}: is not a directory")
 
-    def store(self, config: RunConfig) -> CheckpointStore:
+    def store(self, config: RunConfig) -> "CheckpointStore":
         """Returns the store of the run's checkpoints.
 
         A `checkpoint.path` that is no URL is seen from here: a run is continued from
@@ -119,6 +121,9 @@ class RunDirectory:
         Raises:
             ConfigError: It is a URL that fsspec does not know.
         """
+        # Loads JAX, which who only asks how a run stands does not need.
+        from pes_cluster.cluster.checkpoint import CheckpointStore
+
         path = config.checkpoint.path or "checkpoints"
         if "://" not in path:
             path = str((self.path / path).absolute())
@@ -127,7 +132,7 @@ class RunDirectory:
         except CheckpointError as error:
             raise ConfigError(f"checkpoint.path: {error}") from error
 
-    def check_store(self, store: CheckpointStore) -> None:
+    def check_store(self, store: "CheckpointStore") -> None:
         """Refuses a store elsewhere that cannot be written, before a run is begun.
 
         Raises:

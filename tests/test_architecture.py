@@ -111,6 +111,26 @@ def test_what_asks_a_driver_loads_nothing_that_computes():
     assert done.stdout.split() == []
 
 
+def test_commands_that_only_ask_load_nothing_that_computes_or_draws():
+    heavy = ("jax", "optax", "ray", "matplotlib")
+    program = (
+        "import sys\n"
+        "from pes_cluster.cli import main\n"
+        "assert main(['status', '--help']) == 0\n"
+        "main(['status', '--address', 'http://127.0.0.1:1'])\n"
+        f"print('loaded', *sorted({set(heavy)} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "no cluster answers there" in done.stderr
+    assert done.stdout.splitlines()[-1].split() == ["loaded"]
+
+
 UNPICKLERS = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
 
 

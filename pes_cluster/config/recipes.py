@@ -17,7 +17,6 @@ from pes_cluster.config.decode import (
 from pes_cluster.config.origins import OriginError
 from pes_cluster.estimators.registry import ESTIMATORS
 from pes_cluster.learners.registry import LEARNERS
-from pes_cluster.outer import OPTIMIZERS
 from pes_cluster.tasks.registry import TASKS
 
 
@@ -35,6 +34,12 @@ class Kind:
     registry: dict[str, str]
     method: str
 
+
+OPTIMIZERS: dict[str, str] = {
+    "sgd": "pes_cluster.outer:SGD",
+    "adam": "pes_cluster.outer:Adam",
+    "rmsprop": "pes_cluster.outer:RMSProp",
+}
 
 TASK = Kind("task", TASKS, "initial_theta")
 ESTIMATOR = Kind("estimator", ESTIMATORS, "build")

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pes_cluster.cluster.settings import (
     CheckpointSettings,
@@ -31,10 +31,11 @@ from pes_cluster.config.recipes import (
     decode_recipe,
     encode_recipe,
 )
-from pes_cluster.core.blocks import pairs_per_block
-from pes_cluster.core.estimator import Estimator, Learner
-from pes_cluster.core.task import Task
-from pes_cluster.outer import SGD, Optimizer
+
+if TYPE_CHECKING:  # JAX is loaded by the recipes that a configuration names.
+    from pes_cluster.core.estimator import Estimator, Learner
+    from pes_cluster.core.task import Task
+    from pes_cluster.outer import Optimizer
 
 _RECIPES: dict[str, Kind] = {"task": TASK, "estimator": ESTIMATOR, "learner": LEARNER}
 _SETTINGS: dict[str, type[Any]] = {
@@ -65,7 +66,7 @@ class OuterSettings:
             cluster.
     """
 
-    optimizer: Optimizer
+    optimizer: "Optimizer"
     staleness: int = 0
 
     def __post_init__(self) -> None:
@@ -90,9 +91,9 @@ class RunConfig:
         ConfigError: The sections do not make a run.
     """
 
-    task: Task[Any] | None = None
-    estimator: Estimator | None = None
-    learner: Learner | None = None
+    task: "Task[Any] | None" = None
+    estimator: "Estimator | None" = None
+    learner: "Learner | None" = None
     outer: OuterSettings | None = None
     run: RunSettings = dataclasses.field(default_factory=RunSettings)
     cluster: ClusterSettings = dataclasses.field(default_factory=ClusterSettings)
@@ -112,7 +113,7 @@ class RunConfig:
             raise ConfigError("outer: not allowed; a learner updates itself")
 
     @property
-    def method(self) -> Estimator | Learner:
+    def method(self) -> "Estimator | Learner":
         """The estimator or the learner."""
         method = self.estimator if self.estimator is not None else self.learner
         assert method is not None  # `__post_init__` saw to it.
@@ -221,9 +222,11 @@ def _decode_outer(value: Any) -> OuterSettings:
 
 def _check_outer(estimator: Any, settings: OuterSettings | None) -> None:
     """Refuses an optimiser that would not leave theta where an estimator puts it."""
-    if getattr(estimator, "replaces_theta", False) and settings != OuterSettings(
-        SGD(1)
-    ):
+    if not getattr(estimator, "replaces_theta", False):
+        return
+    from pes_cluster.outer import SGD
+
+    if settings != OuterSettings(SGD(1)):
         raise ConfigError(
             f"outer: {type(estimator).__name__} sets theta itself; it needs optimizer "
             "{type: sgd, learning_rate: 1} and staleness 0"
@@ -251,6 +254,8 @@ def _determining(config: RunConfig) -> dict[str, Any]:
         if section.get(name, before) == before:
             section.pop(name, None)
     if method.get("pairs_per_block", 0) is None and "num_particles" in method:
+        from pes_cluster.core.blocks import pairs_per_block
+
         # Written out, so that a run notices when the default is no longer what it was.
         began_with = method.get("grown_from") or method["num_particles"]
         method["pairs_per_block"] = pairs_per_block(began_with // 2)

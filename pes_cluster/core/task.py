@@ -33,6 +33,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pes_cluster.core.task_error import TaskError as TaskError
+
 # In the metadata of a task's field: it holds tasks, each with a `type` of its own.
 RECIPES = "recipes"
 
@@ -45,10 +47,6 @@ _ARGUMENTS = {
     "init": ("theta", "key"),
     "step": ("theta", "state", "key"),
 }
-
-
-class TaskError(ValueError):
-    """A task that breaks its contract; the message is one line that names the task."""
 
 
 class Task(Protocol[State]):
