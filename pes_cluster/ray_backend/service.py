@@ -76,11 +76,13 @@ def up(hosts: int = 1, runs: pathlib.Path = pathlib.Path("runs")) -> Service:
         runs: Folder of the jobs' run directories.
 
     Raises:
-        ServiceError: It is up already, or does not start; then nothing is left.
+        ServiceError: It is up already, or does not start; then nothing is left. Or
+            there can be no such folder of runs.
     """
     before = running()
     if before is not None:
         raise ServiceError(f"up already at {before.address}; pes down ends it")
+    _make(runs)
     down()
     lead, board = _free_port(6379), _free_port(8265)
     service = Service(
@@ -174,9 +176,8 @@ def _start(service: Service, flags: Sequence[str], env: dict[str, str]) -> None:
     log = pathlib.Path(service.folder) / f"node_{time.monotonic_ns()}.log"
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *flags, "--block"]
     command += [f"--node-ip-address={LOOPBACK}", "--disable-usage-stats"]
-    # A folder each: nodes that share one replace each other's working directories.
-    folder = tempfile.mkdtemp(prefix="n", dir=service.folder)
-    command += ["--dashboard-agent-listen-port=0", f"--temp-dir={folder}"]
+    command += ["--dashboard-agent-listen-port=0", f"--temp-dir={_folder(service)}"]
+    command += ["--include-log-monitor=false"]  # It sends on what shards print.
     command += [f"--object-store-memory={STORE_BYTES}"]
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -199,6 +200,21 @@ def _start(service: Service, flags: Sequence[str], env: dict[str, str]) -> None:
             raise ServiceError(f"Ray does not start: {why}")
         time.sleep(0.1)
     raise ServiceError(f"Ray does not start within {START_SECONDS:g} s")
+
+
+def _folder(service: Service) -> pathlib.Path:
+    """A folder for a node: nodes that share one replace each other's working copies.
+
+    The logs alone are shared, since of several nodes on a machine Ray looks for the log
+    of any job in the folder of the first.
+    """
+    made = pathlib.Path(tempfile.mkdtemp(prefix="n", dir=service.folder))
+    for other in pathlib.Path(service.folder).glob("n*/session_latest"):
+        session = made / other.resolve().name
+        session.mkdir()
+        (session / "logs").symlink_to((other / "logs").resolve())
+        break
+    return made
 
 
 def _await_board(service: Service) -> None:
@@ -258,6 +274,17 @@ def _free_port(wanted: int) -> int:
             probe.bind((LOOPBACK, port))
             return probe.getsockname()[1]
     raise ServiceError("no port is free")
+
+
+def _make(runs: pathlib.Path) -> None:
+    """Makes the folder of runs: a job would find out late that there cannot be one."""
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ServiceError(f"--runs {runs}: is a file, not a folder") from None
+    except OSError as error:
+        line = f"--runs {runs}: cannot be made ({error.strerror})"
+        raise ServiceError(line) from None
 
 
 def _write_token() -> pathlib.Path:
