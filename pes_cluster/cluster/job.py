@@ -5,6 +5,7 @@ attempt of the same run: the newest one says how the job stands.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -106,7 +107,13 @@ def from_metadata(fields: Mapping[str, str]) -> Attempt | None:
 def newest(attempts: Iterable[Attempt]) -> dict[str, Attempt]:
     """The newest attempt of each job, by name, in the order of their first ones."""
     found: dict[str, Attempt] = {}
-    for attempt in sorted(attempts, key=lambda attempt: attempt.number):
+
+    def place(attempt: Attempt) -> tuple[int, float, str]:
+        # A cluster lists its jobs in no order; one that has not begun came last.
+        began = math.inf if attempt.began is None else attempt.began
+        return attempt.number, began, attempt.name
+
+    for attempt in sorted(attempts, key=place):
         found[attempt.name] = attempt
     return found
 

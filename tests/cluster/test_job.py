@@ -1,6 +1,7 @@
 """Jobs as values: names, attempts, how they stand."""
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -57,6 +58,17 @@ def test_the_newest_attempt_says_how_a_job_stands() -> None:
     other = Attempt("b", 1)
     for attempts in ([ENDED, second, other], [other, second, ENDED]):
         assert newest(attempts) == {"a": second, "b": other}
+
+
+def test_jobs_stand_in_the_order_in_which_they_were_submitted() -> None:
+    first, second = Attempt("b", 1, began=1.0), Attempt("a", 1, began=2.0)
+    again, last = Attempt("b", 2, began=3.0), Attempt("c", 1)
+    for attempts in itertools.permutations([first, second, again, last]):
+        assert list(newest(attempts).items()) == [
+            ("b", again),
+            ("a", second),
+            ("c", last),
+        ]
 
 
 def test_a_name_that_ended_goes_on_in_its_group() -> None:
