@@ -16,6 +16,7 @@ from pes_cluster.run_directory import RunDirectory
 LEFT = "no process"  # The phase of a run that has not ended and that nothing runs.
 
 Parsed = TypeVar("Parsed")
+_SECONDS_OF_A_MEASUREMENT = 0.5
 _ENDED = ("finished", "stopped", "failed")
 
 
@@ -81,10 +82,15 @@ def _records(path: pathlib.Path) -> list[StepRecord]:
 
 
 def _speed(records: list[StepRecord]) -> float | None:
-    """Outer steps per second over these records."""
+    """Outer steps per second over these records, or over the whole run.
+
+    A fused loop delivers many records in one moment, which measure nothing.
+    """
     first, last = records[0], records[-1]
-    seconds = last.wall_seconds - first.wall_seconds
-    return (last.outer_step - first.outer_step) / seconds if seconds > 0 else None
+    steps, seconds = last.outer_step, last.wall_seconds
+    if seconds - first.wall_seconds >= _SECONDS_OF_A_MEASUREMENT:
+        steps, seconds = steps - first.outer_step, seconds - first.wall_seconds
+    return steps / seconds if seconds > 0 else None
 
 
 def _parsed(path: pathlib.Path, parse: Callable[[jsonl.Line], Parsed]) -> list[Parsed]:

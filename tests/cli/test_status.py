@@ -21,6 +21,17 @@ def _here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def test_records_of_one_moment_measure_no_speed() -> None:
+    """As a fused loop leaves them."""
+    short = ["run.outer_steps=40", "run.eval_every=0", "cluster.fuse=20"]
+    assert main(["run", TOY, SMALL[0], *short, "--run-dir", "a"]) == 0
+    path = RUN / "metrics.jsonl"
+    made = [record | {"wall_seconds": 4.0} for record in jsonl.read(path)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in made))
+    seen = of_directory(RUN).seen
+    assert seen is not None and seen.steps_per_second == pytest.approx(10.0)
+
+
 def _row(capsys: pytest.CaptureFixture[str]) -> list[str]:
     assert main(["status", "./a"]) == 0
     return capsys.readouterr().out.splitlines()[2].split()
