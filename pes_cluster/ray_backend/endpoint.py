@@ -8,6 +8,7 @@ without is not used, unless `PES_TRUSTED_NETWORK` says that its network is guard
 """
 
 import dataclasses
+import http.client
 import importlib.metadata
 import ipaddress
 import json
@@ -65,8 +66,8 @@ def find(address: str | None, token_file: pathlib.Path | None) -> Endpoint:
     own = here.token_file if here and here.address == named.rstrip("/") else None
     chosen = token_file or own or os.environ.get(_TOKEN_PATH)
     path = pathlib.Path(chosen).expanduser() if chosen else None
-    token = _read(path) if path else os.environ.get(_TOKEN)
-    endpoint = Endpoint(named.rstrip("/"), token or None, path)
+    token = _read(path) if path else _in_environment()
+    endpoint = Endpoint(named.rstrip("/"), token, path)
     refused = refusal(endpoint, trusted())
     if refused is not None:
         raise JobError(refused)
@@ -81,13 +82,14 @@ def trusted() -> bool:
 def refusal(endpoint: Endpoint, trusted: bool = False) -> str | None:
     """Why an endpoint is not to be used, in one line; pure."""
     address = endpoint.address
+    no_address = f"{address!r}: not an address; it looks like http://HOST:8265"
     try:
         parts = urllib.parse.urlsplit(address)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        return f"{address}: not an address; it looks like http://HOST:8265"
-    if parts.scheme not in ("http", "https") or not host:
-        return f"{address}: not an address; it looks like http://HOST:8265"
+        return no_address
+    if parts.scheme not in ("http", "https") or not host or not _in_one_word(address):
+        return no_address
     if endpoint.token is None and not _loopback(host) and not trusted:
         return (
             f"{address}: is beyond this machine, and there is no token; name a file "
@@ -167,7 +169,7 @@ def get(endpoint: Endpoint, path: str, seconds: float = 10.0) -> Any:
             return json.loads(answer.read())
     except urllib.error.HTTPError as error:
         raise JobError(f"{endpoint.address}: {refused(error.code)}") from None
-    except ValueError:
+    except (ValueError, http.client.HTTPException):
         raise JobError(f"{endpoint.address}: is no Ray dashboard") from None
     except OSError as error:
         why = getattr(error, "reason", error)
@@ -209,6 +211,29 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def malformed(token: str) -> str | None:
+    """Why a text is no token, in words that follow where it was found; pure."""
+    if not token:
+        return "holds no token"
+    if len(token.splitlines()) > 1:
+        return "holds more than one line; a token is one"
+    if not (token.isascii() and _in_one_word(token)):
+        return "holds no token: one word of plain characters is"
+    return None
+
+
+def _in_one_word(text: str) -> bool:
+    return text.isprintable() and len(text.split()) == 1
+
+
+def _in_environment() -> str | None:
+    token = os.environ.get(_TOKEN, "").strip()
+    why = malformed(token) if token else None
+    if why is not None:
+        raise JobError(f"{_TOKEN}: {why}")
+    return token or None
+
+
 def _read(path: pathlib.Path) -> str:
     """The token in a file that nobody else may read."""
     try:
@@ -223,4 +248,7 @@ def _read(path: pathlib.Path) -> str:
             f"{path}: others on this machine may read the token (mode {mode:o}); "
             f"chmod 600 {path}"
         )
+    why = malformed(text)
+    if why is not None:
+        raise JobError(f"{path}: {why}")
     return text

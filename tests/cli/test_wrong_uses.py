@@ -14,11 +14,13 @@ import pytest
 from pes_cluster import blame
 from pes_cluster.cli import main
 
+from . import wrong_uses, wrong_uses_of_clusters
 from .board import Board
 from .scene import Scene
-from .wrong_uses import FILES, TOY, USES, Use, mine
+from .wrong_uses import FILES, TOY, Use, mine
 
 ROOT = pathlib.Path(__file__).parents[2]
+USES = wrong_uses.USES | wrong_uses_of_clusters.USES
 OURS = ("PES_", "RAY_AUTH_TOKEN", "RAY_ADDRESS")  # What the environment may tell us.
 
 

@@ -1,4 +1,4 @@
-"""Wrong uses of every command: what is given, and what must be said."""
+"""Wrong uses on this machine alone: what is given, and what must be said."""
 
 import dataclasses
 import pathlib
@@ -15,10 +15,6 @@ TOY = str(CONFIGS / "toy_regression" / "pes.yaml")
 DIGITS = str(CONFIGS / "digits" / "tbptt.yaml")
 LEARNER = str(CONFIGS / "least_mean_squares.yaml")
 TOY_IN_FULL = to_yaml(load(TOY))
-
-BOARD = "BOARD"  # Stands for the address of a dashboard.
-NOBODY = "http://127.0.0.1:1"
-AFAR = "http://10.255.255.1:8265"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +52,6 @@ def mnist(*overrides: str) -> list[str]:
 
 def on_ray(*overrides: str) -> list[str]:
     return run("cluster.fuse=1", "cluster.pool=ray", *overrides)
-
-
-def on_board(*arguments: str) -> list[str]:
-    return [*arguments, "--address", BOARD]
 
 
 FILES = {
@@ -152,7 +144,11 @@ class NoTask: pass
     "mine.yaml": TOY_IN_FULL.replace("toy_regression", "my_own:Task"),
     "my_own.py": "raise AssertionError\n",
     "tabs.yaml": "task:\n\t- x\n",
+    "a_token": "word",
     "empty_token": "",
+    "two_lines_token": "one\ntwo\n",
+    "two_words_token": "one two",
+    "accented_token": "jeton_caché",
     "odd_token": "\udcff\udcfe",
     "folder_token/notes.txt": "",
 }
@@ -399,100 +395,4 @@ USES = {
     "show no file": Use(["config", "show", "nothing.yaml"], "nothing.yaml: cannot be"),
     "show a folder": Use(["config", "show", "full"], "full: cannot be read"),
     "unknown command of config": Use(["config", "shw"], "shw"),
-    # --- A service on this machine ---
-    "no hosts": Use(["up", "--hosts", "0"], "--hosts"),
-    "up twice": Use(
-        ["up"], "up already at http://127.0.0.1:8265", 1, lambda scene: scene.serve()
-    ),
-    "a job of one's own": Use(["job", "a"], "a: pes submit starts jobs", 1),
-    # --- Clusters ---
-    "no cluster": Use(["list"], "no cluster is named: give --address", 1),
-    "not a URL": Use(["list", "--address", "host:8265"], "not an address; it looks", 1),
-    "another protocol": Use(
-        ["list", "--address", "ray://127.0.0.1:10001"], "not an address", 1
-    ),
-    "no such port": Use(["list", "--address", f"{NOBODY}23456"], "not an address", 1),
-    "nothing listens there": Use(
-        ["status", "--address", NOBODY], "no cluster answers there", 1
-    ),
-    "a server that is no Ray": Use(
-        ["list", "--address", "BOARD/odd"], "is no Ray dashboard", 1
-    ),
-    "another page of a server": Use(
-        ["list", "--address", "BOARD/nowhere"], "no Ray dashboard", 1
-    ),
-    "another Ray": Use(["list", "--address", "BOARD/old"], "has Ray 1.0.0, here is", 1),
-    "no token": Use(["list", "--address", AFAR], "and there is no token", 1),
-    "an empty token": Use(
-        ["list", "--address", AFAR, "--token-file", "empty_token"], "no token", 1
-    ),
-    "token missing": Use(
-        on_board("list", "--token-file", "nothing"), "token cannot be read", 1
-    ),
-    "token a folder": Use(
-        on_board("list", "--token-file", "folder_token"), "token cannot be read", 1
-    ),
-    "token no text": Use(
-        on_board("list", "--token-file", "odd_token"), "token cannot be read", 1
-    ),
-    # --- Jobs ---
-    "submit nothing": Use(["submit"], "CONFIG"),
-    "submit no file": Use(on_board("submit", "nothing.yaml"), "cannot be read"),
-    "submit overrides alone": Use(on_board("submit", "a.b=1"), "no configuration", 1),
-    "submit an odd N": Use(
-        on_board("submit", TOY, "estimator.num_particles=3"), "must be even"
-    ),
-    "two of one name": Use(
-        on_board("submit", TOY, TOY), "two configurations of that", 1
-    ),
-    "two names for one": Use(
-        on_board("submit", TOY, DIGITS, "--name", "a"), "2 configurations, but one", 1
-    ),
-    "a name with odd characters": Use(
-        on_board("submit", TOY, "--name", "a/b"), "letters, digits, '_', '.' and '-'", 1
-    ),
-    "a group with odd characters": Use(
-        on_board("submit", TOY, "--group", "a b"), "letters, digits", 1
-    ),
-    "submit what runs": Use(
-        on_board("submit", TOY, "--name", "live"), "live: is running already", 1
-    ),
-    "submit another run's name": Use(
-        on_board("submit", TOY, "--name", "ended"), "ended: is another run's name", 1
-    ),
-    "more shards than there is room": Use(
-        on_board("submit", TOY, "cluster={pool: ray, shards: 9}"),
-        "cluster.shards: 9 with 1 CPU each need 9 CPU, the cluster has 4",
-        1,
-    ),
-    "GPUs of a cluster without": Use(
-        on_board("submit", TOY, "cluster.per_shard.num_gpus=1"), "need 1 GPU", 1
-    ),
-    "a module of another folder": Use(
-        on_board("submit", "mine.yaml", "--working-dir", "full"),
-        "task.type: module 'my_own' ",
-    ),
-    "a folder that is not there": Use(
-        on_board("submit", TOY, "--working-dir", "nowhere"), "--working-dir"
-    ),
-    "status of no job": Use(
-        on_board("status", "nobody"), "nobody: no such job; jobs", 1
-    ),
-    "logs of no job": Use(on_board("logs", "nobody"), "there: ended, live", 1),
-    "logs of two": Use(on_board("logs", "live", "ended"), "ended"),
-    "stop no job": Use(on_board("stop", "nobody"), "nobody: no such job", 1),
-    "stop what has ended": Use(on_board("stop", "ended"), "is not running (failed)", 1),
-    "resume no job": Use(on_board("resume", "nobody"), "nobody: no such job", 1),
-    "resume what runs": Use(on_board("resume", "live"), "live: is running already", 1),
-    "resume a job without its configuration": Use(
-        on_board("resume", "ended"), "ended: its configuration: must hold sections"
-    ),
-    "scale no job": Use(on_board("scale", "nobody", "--shards", "2"), "no such job", 1),
-    "scale what has ended": Use(
-        on_board("scale", "ended", "--particles", "4"), "is not running (failed)", 1
-    ),
-    "scale a job to nothing": Use(
-        on_board("scale", "live", "--particles", "0"), "particles: 0"
-    ),
-    "compare no group": Use(on_board("compare", "h"), "h: no such job or group", 1),
 }

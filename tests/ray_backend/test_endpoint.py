@@ -5,6 +5,7 @@ import http.server
 import importlib.metadata
 import json
 import pathlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -67,6 +68,9 @@ def serve() -> Iterator[Serve]:
         ("", "t", "not an address"),
         ("http://host:many", "t", "not an address"),
         ("http://", "t", "not an address"),
+        ("http://10.0.0.1:8265/a b", "t", "not an address"),
+        ("http://10.0.0.1 :8265", "t", "not an address"),
+        ("http://10.0.0.1:8265\n", "t", "not an address"),
         ("http://10.0.0.1:8265", None, "beyond this machine"),
         ("http://localhost.example.com:8265", None, "beyond this machine"),
         ("https://cluster.example.com", None, "beyond this machine"),
@@ -95,6 +99,49 @@ def test_endpoints_that_are_used(address: str, token: str | None) -> None:
 
 def test_a_token_is_not_shown() -> None:
     assert "secret" not in repr(Endpoint("http://127.0.0.1", "secret"))
+
+
+@pytest.mark.parametrize(
+    "token, why",
+    [
+        ("", "no token"),
+        ("one\ntwo", "more than one line"),
+        ("one two", "one word"),
+        ("one\ttwo", "one word"),
+        ("jeton\u00e9", "plain characters"),
+    ],
+)
+def test_what_is_no_token(
+    token: str, why: str, alone: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = alone / "token"
+    path.touch(mode=0o600)
+    path.write_text(token, encoding="utf-8")
+    with pytest.raises(JobError, match=f"^{path}: holds.*{why}") as refused:
+        endpoint.find("http://127.0.0.1:1", path)
+    assert "two" not in str(refused.value).removeprefix(str(path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    if token:
+        with pytest.raises(JobError, match=f"^RAY_AUTH_TOKEN: holds.*{why}"):
+            endpoint.find("http://127.0.0.1:1", None)
+    else:
+        assert endpoint.find("http://127.0.0.1:1", None).token is None
+
+
+def test_what_speaks_no_http_is_no_dashboard() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"\x00\x00\x18\x04 what?\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(JobError, match="is no Ray dashboard"):
+            endpoint.check(Endpoint(f"http://127.0.0.1:{server.getsockname()[1]}"))
+        thread.join()
 
 
 def test_the_token_file_that_is_named_comes_first(
