@@ -44,12 +44,14 @@ _RAISED = (
     *(RuntimeError, ValueError, OSError, RayError),
     *(requests.RequestException, aiohttp.ClientError),
 )
-# They tell of every upload and connection, and of every log that ends.
-_LOUD = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
+# They tell of every upload and connection, of every log that ends, and of what Ray
+# leaves out of a working directory by itself.
+_LOUD = {
+    "ray.dashboard.modules.dashboard_sdk": logging.WARNING,
+    "ray.dashboard.modules.job.sdk": logging.WARNING,
+    "ray._private.runtime_env.packaging": logging.WARNING,
+    "ray._private.runtime_env.working_dir": logging.ERROR,
+}
 _HELPER = "pes-helper-"
 _SETTLED = 10.0  # Seconds after which Ray no longer looks after a job that ended.
 _EXCLUDED = [".git", ".venv", "__pycache__", "runs", "*.egg-info"]
@@ -82,8 +84,8 @@ class Jobs:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        for name in _LOUD:
-            logging.getLogger(name).setLevel(logging.WARNING)
+        for name, level in _LOUD.items():
+            logging.getLogger(name).setLevel(level)
         with self._refusals():
             headers = dict(endpoint.headers)
             self._client = _Client(endpoint.address, headers=headers)

@@ -1,10 +1,12 @@
 """Jobs on a Ray of this machine; first, what a client decides without one."""
 
 import json
+import logging
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 
@@ -13,6 +15,7 @@ from ray._private.runtime_env.packaging import create_package
 
 from pes_cluster.cluster.settings import ClusterSettings, PerShard
 from pes_cluster.ray_backend import endpoint, jobs, service
+from tests.cli.board import Board
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOY = ROOT / "configs" / "toy_regression"
@@ -64,6 +67,18 @@ def test_the_token_does_not_travel_with_the_job(tmp_path: pathlib.Path) -> None:
     assert stays(tmp_path / "elsewhere") == set()
     for name in ("keys/token", "my [to]ken!", "link"):
         assert stays(folder / name) == {name}
+
+
+def test_what_ray_leaves_out_of_a_working_directory_is_not_told() -> None:
+    loud = logging.getLogger("ray._private.runtime_env.working_dir")
+    loud.setLevel(logging.NOTSET)
+    with Board(str(TOY / "pes.yaml")) as board:
+        thread = threading.Thread(target=board.serve_forever)
+        thread.start()
+        jobs.Jobs(endpoint.Endpoint(board.address))
+        board.shutdown()
+        thread.join()
+    assert not loud.isEnabledFor(logging.WARNING) and loud.isEnabledFor(logging.ERROR)
 
 
 def test_a_log_without_our_package_is_told_what_to_do() -> None:
@@ -151,10 +166,12 @@ def test_a_job_of_several_hosts_keeps_its_working_directory(
         words += ["cluster={pool: ray, shards: 2}", "--wait"]
         code, said = client.pes("submit", TOY / "pes.yaml", *words)
         log = client.pes("logs", "several")[1]
+        table = client.pes("compare", "several")[1]
     finally:
         service.down()
     assert (code, said.splitlines()[-1]) == (0, "several: finished"), log
-    assert "restart" not in log
+    assert "step 20/20" in log and "restart" not in log
+    assert table.splitlines()[2].split()[:2] == ["several", "finished"], table
 
 
 def _slice(client: Client, runs: pathlib.Path) -> None:
