@@ -82,6 +82,7 @@ SECTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_the_same_result_on_any_shards_and_after_a_resumption(tmp_path: Path) -> None:
     config = from_dict(SECTIONS)
     assert isinstance(config.task, MultiTask)

@@ -93,7 +93,7 @@ PAIRS = {
 QUICK = {
     "toy_regression": ALL,
     "influence_balancing": ("pes", "nres", "gpes", "tbptt", "bptt"),
-    "mlp_learning_rate_schedule": ("pes", "truncated_es", "tbptt"),
+    "mlp_learning_rate_schedule": ("pes", "tbptt"),
     "mlp_hyperparameters": ("pes_analytic", *THROUGH_TIME),  # Refused.
     "multi_task": COMPARES,  # Refused.
 }

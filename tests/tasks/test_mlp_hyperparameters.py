@@ -63,6 +63,7 @@ def test_masked_units_are_as_if_they_were_not_there():
     )
 
 
+@pytest.mark.slow
 def test_each_tensor_takes_its_own_rate_and_momentum():
     """Two steps against loops; the loss is that of a fresh validation minibatch."""
     rates = np.array([0.3, 0.1, 0.2, 0.05, 0.4, 0.15], np.float32)

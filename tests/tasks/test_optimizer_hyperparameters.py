@@ -43,6 +43,7 @@ def run(task, theta=None):
     return unrolled(lambda state, key: task.step(theta, state, key), state)
 
 
+@pytest.mark.slow
 def test_sgd_on_an_inverse_time_schedule_is_the_papers_task():
     paper = MLPLearningRateSchedule(
         **SIZE, initial_learning_rate=0.2, initial_decay=3, weight_decay=0.0
@@ -70,7 +71,9 @@ INJECTED = optax.inject_hyperparams(optax.adam)(
 )
 
 
-@pytest.mark.parametrize("per", ["network", "tensor"])
+@pytest.mark.parametrize(
+    "per", [pytest.param("network", marks=pytest.mark.slow), "tensor"]
+)
 def test_steps_are_those_of_optax_with_injected_hyperparameters(per):
     """Equal numbers in all groups are one for the network."""
     task = dataclasses.replace(ADAM, per=per)
