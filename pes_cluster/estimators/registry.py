@@ -24,6 +24,7 @@ ESTIMATORS: dict[str, str] = {
 
 REFERENCES: dict[str, str] = {
     "pes": "Vicol, Metz, Sohl-Dickstein, ICML 2021, Algorithm 2",
+    "pes_analytic": "Vicol, Metz, Sohl-Dickstein, ICML 2021, PES+Analytic",
     "truncated_es": "Vicol, Metz, Sohl-Dickstein, ICML 2021, Algorithm 1",
     "full_es": "Rechenberg 1973; Salimans et al. 2017",
     "nres": "Li, Harrison, Sohl-Dickstein, Smith, Metz, NeurIPS 2023",
@@ -31,4 +32,7 @@ REFERENCES: dict[str, str] = {
     "gpes": "Li, Harrison, Sohl-Dickstein, Smith, Metz, NeurIPS 2023",
     "tbptt": "Williams and Peng 1990",
     "bptt": "Werbos 1990",
+    "rtrl": "Williams and Zipser 1989",
+    "uoro": "Tallec and Ollivier 2017",
+    "forward_gradient": "Silver et al., ICLR 2022 (DODGE)",
 }
