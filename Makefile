@@ -47,7 +47,7 @@ slow: .venv/.dev  ## Run the tests that take minutes.
 	$(BIN)/python -m pytest $(TWO) -m slow || [ $$? -eq 5 ]
 
 nightly: .venv/.dev  ## Run the longest tests; having none is no failure.
-	$(BIN)/python -m pytest -m nightly || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest $(TWO) -m nightly || [ $$? -eq 5 ]
 
 chaos: .venv/.dev  ## Break hosts under a run in every way; needs root, 25 minutes.
 	$(BIN)/python -m pytest -m chaos

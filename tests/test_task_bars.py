@@ -16,7 +16,7 @@ CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 ES_STAYS = ("truncated_es", 0.95, 1.05)
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]
 
 
 def _run(

@@ -84,7 +84,10 @@ SLOW = (
 def _marks(path: pathlib.Path) -> list[pytest.MarkDecorator]:
     name = f"{path.parent.name}/{path.stem}"
     quick = QUICK & {name, path.parent.name} and name not in SLOW
-    return [] if quick else [pytest.mark.slow]
+    if quick:
+        return []
+    older = path.parent.name in ("digits", "mnist")
+    return [pytest.mark.slow if older else pytest.mark.nightly]
 
 
 RUNS = [

@@ -103,13 +103,19 @@ def _differentiates(name: str) -> bool:
     return name in ("pes_analytic", *THROUGH_TIME)
 
 
+def _marks(name: str, task: str) -> list[pytest.MarkDecorator]:
+    if name in QUICK.get(task, ()):
+        return []
+    return [SLOW if task in QUICK and name in KINDS else pytest.mark.nightly]
+
+
 def _contracts() -> list[Any]:
     """Tasks and estimators; a pair that proves nothing new is left out."""
     return [
         pytest.param(
             name,
             task,
-            marks=[] if name in QUICK.get(task, ()) else [SLOW],
+            marks=_marks(name, task),
         )
         for task in TASKS
         for name in PAIRS[task]

@@ -18,7 +18,7 @@ from pes_cluster.tasks.character_model import CharacterModel
 LENGTH, PAIRS, BLOCK = 64, 2048, 16
 KEY = jax.random.key(5)
 
-pytestmark = [pytest.mark.slow, pytest.mark.statistical, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.nightly, pytest.mark.statistical, pytest.mark.timeout(1200)]
 
 
 def variances(text: str, estimator: type, windows: int) -> tuple[float, int]:

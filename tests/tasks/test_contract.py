@@ -15,7 +15,7 @@ from pes_cluster.core.several import check
 from pes_cluster.tasks.registry import TASKS
 from tests.estimators.test_contract import SMALL
 
-pytestmark = pytest.mark.slow  # Quick ones, of estimators: tests/estimators.
+pytestmark = pytest.mark.nightly  # Quick ones, of estimators: tests/estimators.
 
 
 @pytest.mark.parametrize("name", TASKS)
