@@ -15,7 +15,7 @@ from typing import Any
 
 import pydantic
 
-from pes_cluster.core.task import RECIPES
+from pes_cluster.core.metadata import RECIPES
 
 _FORBID_EXTRA = pydantic.ConfigDict(extra="forbid")
 

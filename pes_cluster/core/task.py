@@ -35,9 +35,6 @@ import numpy as np
 
 from pes_cluster.core.task_error import TaskError as TaskError
 
-# In the metadata of a task's field: it holds tasks, each with a `type` of its own.
-RECIPES = "recipes"
-
 Theta = Any  # A pytree of floating arrays; every estimator treats it leaf by leaf.
 State = TypeVar("State")
 

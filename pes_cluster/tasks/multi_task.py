@@ -11,7 +11,8 @@ from typing import Any
 
 import jax
 
-from pes_cluster.core.task import RECIPES, Task, Theta
+from pes_cluster.core.metadata import RECIPES
+from pes_cluster.core.task import Task, Theta
 
 
 @dataclasses.dataclass(frozen=True)
